@@ -1,0 +1,120 @@
+"""The items that stages pass on: documents, questions, and what was rejected, with their Arrow schemas.
+
+Field names and order are those of the Tele-LLMs data sets (arXiv 2409.05314, Tele-Data and Tele-Eval).
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    import pyarrow
+
+CATEGORIES = {"arxiv": "arxiv", "standard": "standard", "wiki": "wiki", "web": "web"}
+"""Category of a document → the prefix of its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One item of the corpus."""
+
+    id: str
+    category: str
+    content: str
+    metadata: str = "{}"
+
+    @classmethod
+    def create(cls, category: str, key: str, content: str, **metadata: Any) -> Self:
+        """Make a document whose id is `<category>_<key>`, with `metadata` as canonical JSON.
+
+        `key` names the document within its category and is the same every night: an arXiv number, a
+        specification's file name, a page's title, a URL's digest. Adds the content's `sha256`.
+        Raises `ValueError` when the category is not one of `CATEGORIES`.
+        """
+        if category not in CATEGORIES:
+            raise ValueError(f'"{category}" is not a category; known categories: {", ".join(CATEGORIES)}')
+        metadata["sha256"] = sha256(content.encode("utf-8", "replace")).hexdigest()
+        return cls(f"{CATEGORIES[category]}_{key}", category, content, _canonical(metadata))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The metadata as a dictionary."""
+        loaded: dict[str, Any] = json.loads(self.metadata)
+        return loaded
+
+    def with_content(self, content: str) -> Self:
+        """Return the document with another text and that text's digest."""
+        digest = sha256(content.encode("utf-8", "replace")).hexdigest()
+        return replace(self, content=content, metadata=_canonical(self.fields | {"sha256": digest}))
+
+    def with_fields(self, **changes: Any) -> Self:
+        """Return the document with some fields of its metadata set."""
+        return replace(self, metadata=_canonical(self.fields | changes))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An open-ended question about one document; `evidence` is the passage that answers it."""
+
+    statement: str
+    answer: str
+    id: str
+    kind: str = ""
+    evidence: str = ""
+    split: str = "train"
+    """`train`: the model may read the document in training; `held-out`: it never does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An item that a stage left out, and why.
+
+    `reason` is one of few fixed phrases, so that it can be counted ("too short"); `detail` says more
+    about this item. An item that never became a record is a mapping (`{"file": …}`).
+    """
+
+    item: "Document | Question | Mapping[str, Any]"
+    reason: str
+    detail: str = ""
+
+
+Record = Document | Question
+R = TypeVar("R", Document, Question)
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def schema(kind: type[Record]) -> "pyarrow.Schema":
+    """Return the Arrow schema of a record: every field is a string."""
+    import pyarrow
+
+    return pyarrow.schema([(field.name, pyarrow.large_string()) for field in fields(kind)])
+
+
+def to_table(records: Iterable[Record], kind: type[Record]) -> "pyarrow.Table":
+    """Return records as an Arrow table with `schema(kind)`."""
+    import pyarrow
+
+    return pyarrow.Table.from_pylist([asdict(record) for record in records], schema=schema(kind))
+
+
+def from_batch(batch: "pyarrow.RecordBatch", kind: type[R]) -> Iterator[R]:
+    """Yield the records of an Arrow batch."""
+    names = [field.name for field in fields(kind)]
+    for row in batch.to_pylist():
+        yield kind(**{name: row[name] for name in names})
+
+
+def rejected_row(rejected: Rejected) -> dict[str, str]:
+    """Return a rejected item as a row of `rejects/`: reason, detail, id, and the item as JSON."""
+    item = rejected.item if isinstance(rejected.item, Mapping) else asdict(rejected.item)
+    return {
+        "reason": rejected.reason,
+        "detail": rejected.detail,
+        "id": str(item.get("id", item.get("file", ""))),
+        "item": _canonical(item),
+    }
