@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 if TYPE_CHECKING:
     import pyarrow
 
-CATEGORIES = {"arxiv": "arxiv", "standard": "standard", "wiki": "wiki", "web": "web"}
-"""Category of a document → the prefix of its id."""
+CATEGORIES = ("arxiv", "standard", "wiki", "web")
+"""Where a document comes from; also the prefix of its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Document:
         if category not in CATEGORIES:
             raise ValueError(f'"{category}" is not a category; known categories: {", ".join(CATEGORIES)}')
         metadata["sha256"] = sha256(content.encode("utf-8", "replace")).hexdigest()
-        return cls(f"{CATEGORIES[category]}_{key}", category, content, _canonical(metadata))
+        return cls(f"{category}_{key}", category, content, _canonical(metadata))
 
     @property
     def fields(self) -> dict[str, Any]:

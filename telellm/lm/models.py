@@ -1,0 +1,159 @@
+"""Models by name: a Hugging Face directory, a hub name, a .gguf file, or `package:MODULE/FILE`.
+
+Whatever the name, the model is used as a directory with safetensors: what is not one is converted once and kept in
+this machine's cache. No pickle is read and no code of a model is run.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from telellm.recipe import RecipeError
+from telellm.store import cache_directory, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def model_directory(name: str, revision: str = "main") -> Path:
+    """Return a local directory with the model's config, safetensors and tokenizer.
+
+    Raises `RecipeError` when there is no such model.
+    """
+    path = _local(name)
+    if path is None:
+        return _from_hub(name, revision)
+    if path.suffix == ".gguf":
+        return _converted(path)
+    if not (path / "config.json").is_file():
+        raise RecipeError(f"model: {path}: no model is there (config.json is missing)")
+    return path
+
+
+def model_digest(name: str, revision: str = "main") -> str:
+    """Return what identifies a model: the digest of its local files, or name and revision on the hub."""
+    path = _local(name)
+    if path is None:
+        return f"{name}@{revision}"
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
+    return hashlib.sha256("".join(_file_digest(file) for file in files).encode()).hexdigest()[:20]
+
+
+def load_tokenizer(name: str, revision: str = "main") -> "PreTrainedTokenizerBase":
+    """Return the model's tokenizer, with a padding token and padding on the left (for generation)."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        model_directory(name, revision), trust_remote_code=False, padding_side="left"
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(name: str, revision: str = "main", dtype: str = "float32") -> "PreTrainedModel":
+    """Return the model for inference, on the GPUs if there are any (`device_map`), else on the CPU in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    on_gpu = torch.cuda.is_available()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model_directory(name, revision),
+        dtype=torch_dtype(dtype) if on_gpu else torch.float32,
+        device_map="auto" if on_gpu else None,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    return model.eval()
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """Return torch's number format of that name."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def _local(name: str) -> Path | None:
+    """Return where a model lies on this machine, or None for a hub name."""
+    if name.startswith("package:"):
+        module, _, file = name.removeprefix("package:").partition("/")
+        spec = find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            raise RecipeError(
+                f"model: {name}: the package {module} is not installed; install it, or name another model"
+            )
+        path = Path(spec.submodule_search_locations[0]) / file
+    elif name.startswith("/") or name.endswith(".gguf"):
+        path = Path(name)
+    else:
+        return None
+    if not path.exists():
+        raise RecipeError(f"model: {name}: there is no such file or folder ({path})")
+    return path
+
+
+def _from_hub(name: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "1_Pooling/*"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except HFValidationError as error:
+        raise RecipeError(
+            f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise RecipeError(
+            f'model: "{name}" is not a folder here, and the hub ({os.environ.get("HF_ENDPOINT", "default")}) gave no such '
+            f"model at revision {revision}: {str(error).splitlines()[0]}\n"
+            "  name a local directory, or set HF_ENDPOINT and HF_TOKEN for a mirror"
+        ) from error
+
+
+def _converted(path: Path) -> Path:
+    """Return the safetensors directory made from a GGUF file; it is made once, atomically."""
+    target = cache_directory() / "models" / _file_digest(path)[:20]
+    if target.exists():
+        return target
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
+    where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
+    AutoTokenizer.from_pretrained(path.parent, **where).save_pretrained(temporary)
+    model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+    # the weights are plain float32 now: what says otherwise would refuse to be saved
+    model.hf_quantizer, model.quantization_method = None, None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(temporary)
+    try:
+        temporary.rename(target)
+    except OSError:  # another process was first
+        shutil.rmtree(temporary)
+    return target
+
+
+def _file_digest(path: Path) -> str:
+    """Return a file's SHA-256, remembered by path, size and time: weights are large."""
+    state = path.stat()
+    memory = cache_directory() / "digests.json"
+    known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+    key = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+    if key not in known:
+        known[key] = sha256_file(path)
+        temporary = memory.with_name(f"digests.{os.getpid()}.part")
+        temporary.write_text(json.dumps(known))
+        temporary.replace(memory)
+    return known[key]

@@ -1,0 +1,368 @@
+"""Store: where everything lies, a directory (`file://`) or a bucket (`s3://bucket/prefix`), behind one interface.
+
+An output is a folder whose `manifest.json` is written last and atomically: without it the folder is not there.
+S3 credentials come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`) or a mounted credentials
+file (`AWS_SHARED_CREDENTIALS_FILE`); the server is `AWS_ENDPOINT_URL`, its private CA `AWS_CA_BUNDLE`.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from minio import Minio
+
+MANIFEST = "manifest.json"
+PARALLEL_TRANSFERS = 8
+
+
+class StoreUnavailable(OSError):
+    """The store does not answer, refuses the credentials, or is full; the message says what to do."""
+
+
+class TornOutput(ValueError):
+    """A file of a finished output is missing or is not the one that its manifest names."""
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_directory() -> Path:
+    """Return the folder of this machine for what can be fetched or made again (`TELELLM_CACHE`)."""
+    root = (
+        os.environ.get("TELELLM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "telellm"
+    )
+    Path(root).mkdir(parents=True, exist_ok=True)
+    return Path(root)
+
+
+class Store(ABC):
+    """Keys are relative paths with `/`. Writes are atomic: a reader sees the whole object or none."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    @staticmethod
+    def open(uri: str) -> "Store":
+        """Open `file:///folder`, a plain folder, or `s3://bucket/prefix`.
+
+        Raises `ValueError` for another scheme and `StoreUnavailable` when it does not answer.
+        """
+        parts = urlsplit(uri)
+        if parts.scheme == "s3":
+            return BucketStore(uri, parts.netloc, parts.path.strip("/"))
+        if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+            raise ValueError(f"store: {uri}: write file:///absolute/path or a plain path")
+        if parts.scheme in ("", "file"):
+            return DirectoryStore(Path(unquote(parts.path) if parts.scheme else uri).expanduser().resolve())
+        raise ValueError(f'store: {uri}: "{parts.scheme}" is not a kind of store; known kinds: file, s3')
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """Return an object; raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None:
+        """Write a small object."""
+
+    @abstractmethod
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file."""
+
+    @abstractmethod
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file; raises `FileNotFoundError`."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys under a folder, sorted."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Say whether there is such an object."""
+
+    @abstractmethod
+    def delete(self, prefix: str) -> None:
+        """Delete the folder, its manifest first."""
+
+    def fetch(self, key: str, sha256: str) -> Path:
+        """Return a local file with the object's content, checked against its digest and kept in the cache.
+
+        Raises `TornOutput` when the object is missing or another.
+        """
+        target = cache_directory() / "objects" / sha256[:2] / sha256
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as temporary:
+                try:
+                    self.download(key, temporary)
+                except FileNotFoundError:
+                    raise TornOutput(f"{self.uri}/{key} is in a manifest but not in the store") from None
+                if (found := sha256_file(temporary)) != sha256:
+                    raise TornOutput(f"{self.uri}/{key} has the digest {found[:12]}…, its manifest says {sha256[:12]}…")
+        return target
+
+    def read_json(self, key: str) -> dict[str, Any] | None:
+        """Return a JSON object, or None where there is none."""
+        try:
+            value: dict[str, Any] = json.loads(self.read(key))
+        except FileNotFoundError:
+            return None
+        return value
+
+    def write_json(self, key: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON object."""
+        self.write(key, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).encode())
+
+    def manifest(self, prefix: str) -> dict[str, Any] | None:
+        """Return the manifest of a finished output, or None: what has no manifest is not there."""
+        return self.read_json(f"{prefix}/{MANIFEST}")
+
+    def commit(self, prefix: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Upload a folder's files, then its manifest with their sizes and digests; returns the manifest.
+
+        A half-written output of an earlier try at the same place is removed first.
+        """
+        self.delete(prefix)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+            digests = list(pool.map(sha256_file, paths))
+            list(pool.map(lambda name, path: self.upload(f"{prefix}/{name}", path), names, paths))
+        files = {
+            name: {"bytes": path.stat().st_size, "sha256": digest}
+            for name, path, digest in zip(names, paths, digests, strict=True)
+        }
+        whole = {**manifest, "files": files}
+        self.write_json(f"{prefix}/{MANIFEST}", whole)
+        return whole
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target` that becomes it, if nothing fails; a full disk is one clear error."""
+    temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _explained(error, target) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _explained(error: OSError, target: Path) -> OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreUnavailable(
+            f"{target.parent}: the disk is full; make room or choose another --store, then run again"
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return StoreUnavailable(f"{target.parent}: may not be written ({error.strerror}); choose another --store")
+    return error
+
+
+class DirectoryStore(Store):
+    """A store in a folder of this machine (or a shared file system)."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root.as_uri())
+        self.root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"store: {root}: the folder cannot be made: {error.strerror}") from error
+
+    def _path(self, key: str) -> Path:
+        path = self.root / key
+        if ".." in Path(key).parts or Path(key).is_absolute():
+            raise ValueError(f"store: {key} would leave the store")
+        return path
+
+    def read(self, key: str) -> bytes:
+        """Return an object."""
+        try:
+            return self._path(key).read_bytes()
+        except NotADirectoryError:
+            raise FileNotFoundError(key) from None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a small object."""
+        target = self._path(key)
+        with _folder(target), replacing(target) as temporary:
+            temporary.write_bytes(data)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file."""
+        target = self._path(key)
+        with _folder(target), replacing(target) as temporary:
+            shutil.copyfile(path, temporary)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file."""
+        shutil.copyfile(self._path(key), path)
+
+    def fetch(self, key: str, sha256: str) -> Path:
+        """Return the object's own path: nothing is copied, its size was checked when it was written."""
+        path = self._path(key)
+        if not path.exists():
+            raise TornOutput(f"{path} is in a manifest but not in the store")
+        if sha256_file(path) != sha256:
+            raise TornOutput(f"{path} is not the file that its manifest names; delete its folder and run again")
+        return path
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys under a folder, sorted."""
+        folder = self._path(prefix)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.endswith(".part"):
+                yield path.relative_to(self.root).as_posix()
+
+    def exists(self, key: str) -> bool:
+        """Say whether there is such an object."""
+        return self._path(key).is_file()
+
+    def delete(self, prefix: str) -> None:
+        """Delete the folder."""
+        folder = self._path(prefix)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _folder(target: Path) -> Iterator[None]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explained(error, target) from error
+    yield
+
+
+class BucketStore(Store):
+    """A store in an S3 bucket: MinIO, Ceph, SeaweedFS, or any other."""
+
+    def __init__(self, uri: str, bucket: str, prefix: str) -> None:
+        super().__init__(uri.rstrip("/"))
+        self.bucket, self.prefix = bucket, prefix
+        self.client = _client()
+        with self._reached():
+            if not self.client.bucket_exists(bucket):
+                raise StoreUnavailable(f"store: {uri}: there is no bucket {bucket}; create it, or name another one")
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}".strip("/")
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turn what the client raises into what a person can act on."""
+        from minio.error import MinioException, S3Error
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield
+        except S3Error as error:
+            if error.code in ("NoSuchKey", "NoSuchObject"):
+                raise FileNotFoundError(error.object_name) from None
+            remedy = {
+                "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that user",
+                "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
+                "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and this machine's clock",
+                "XMinioStorageFull": "the server is full: make room there",
+            }.get(error.code or "", "see the server's log")
+            raise StoreUnavailable(f"store: {self.uri}: {error.code}: {error.message}; {remedy}") from error
+        except (HTTPError, MinioException) as error:
+            endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+            raise StoreUnavailable(
+                f"store: {self.uri}: {endpoint or 'the server'} does not answer ({type(error).__name__}); "
+                "check AWS_ENDPOINT_URL, the network, and AWS_CA_BUNDLE for a private certificate"
+            ) from error
+
+    def read(self, key: str) -> bytes:
+        """Return an object."""
+        with self._reached():
+            response = self.client.get_object(self.bucket, self._key(key))
+            try:
+                data: bytes = response.read()
+                return data
+            finally:
+                response.close()
+                response.release_conn()
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a small object."""
+        import io
+
+        with self._reached():
+            self.client.put_object(self.bucket, self._key(key), io.BytesIO(data), len(data))
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write an object from a file, in parallel parts where it is large."""
+        with self._reached():
+            self.client.fput_object(self.bucket, self._key(key), str(path), num_parallel_uploads=4)
+
+    def download(self, key: str, path: Path) -> None:
+        """Write an object to a file."""
+        with self._reached():
+            self.client.fget_object(self.bucket, self._key(key), str(path))
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys under a folder, sorted."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        folder = self._key(prefix) + "/" if self._key(prefix) else ""
+        with self._reached():
+            for entry in self.client.list_objects(self.bucket, prefix=folder, recursive=True):
+                yield str(entry.object_name)[start:]
+
+    def exists(self, key: str) -> bool:
+        """Say whether there is such an object."""
+        try:
+            with self._reached():
+                self.client.stat_object(self.bucket, self._key(key))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def delete(self, prefix: str) -> None:
+        """Delete the folder, its manifest first."""
+        keys = list(self.list(prefix))
+        keys.sort(key=lambda key: not key.endswith(MANIFEST))
+        with self._reached():
+            for key in keys:
+                self.client.remove_object(self.bucket, self._key(key))
+
+
+def _client() -> "Minio":
+    import urllib3
+    from minio import Minio
+    from minio.credentials import AWSConfigProvider, ChainedProvider, EnvAWSProvider, EnvMinioProvider
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")
+    parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=10, read=120),
+        maxsize=2 * PARALLEL_TRANSFERS,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or None,
+        retries=urllib3.Retry(total=4, backoff_factor=0.5, backoff_jitter=0.2, status_forcelist=[500, 502, 503, 504]),
+    )
+    return Minio(
+        parts.netloc,
+        secure=parts.scheme == "https",
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        credentials=ChainedProvider([EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider()]),
+        http_client=pool,
+    )
