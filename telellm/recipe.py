@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
-from telellm.records import CATEGORIES
-
 
 class RecipeError(ValueError):
     """A recipe is not valid; the message names file, field, value and alternatives."""
@@ -289,7 +287,7 @@ def parse(text: str, source: str = "recipe", folder: Path | None = None, changes
     if not isinstance(data, dict):
         raise RecipeError(f"{source}: a recipe is a mapping of sections, not {type(data).__name__}")
     for change in (changes := list(changes)):
-        _apply(data, change, folder or Path())
+        _apply(data, change)
     try:
         return Recipe.model_validate(data, context={"folder": folder or Path()})
     except ValidationError as error:
@@ -297,7 +295,7 @@ def parse(text: str, source: str = "recipe", folder: Path | None = None, changes
         raise RecipeError("\n".join(_explain(mistake, where) for mistake in error.errors())) from None
 
 
-def _apply(data: dict[str, Any], change: str, folder: Path) -> None:
+def _apply(data: dict[str, Any], change: str) -> None:
     path, equals, value = change.partition("=")
     if not equals or not path:
         raise RecipeError(f'--set {change}: write --set section.field=value (value may be YAML, as in "[a, b]")')
@@ -307,11 +305,9 @@ def _apply(data: dict[str, Any], change: str, folder: Path) -> None:
         raise RecipeError(f"--set {change}: not valid YAML: {' '.join(str(error).split())}") from None
     *parents, name = path.split(".")
     for parent in parents:
-        data = (
-            data.setdefault(parent, {})
-            if data.get(parent) is not None
-            else data.__setitem__(parent, {}) or data[parent]
-        )
+        if data.get(parent) is None:
+            data[parent] = {}
+        data = data[parent]
         if not isinstance(data, dict):
             raise RecipeError(f'--set {change}: "{parent}" is not a section')
     data[name] = _from_here(parsed)
@@ -390,6 +386,3 @@ def _fields_at(location: Iterable[str]) -> list[str]:
 def _describe(location: Iterable[str]) -> str:
     field, _ = _walk(location)
     return f"\n  {field.description}" if field is not None and field.description else ""
-
-
-assert CATEGORIES == ("arxiv", "standard", "wiki", "web")

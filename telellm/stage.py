@@ -242,16 +242,16 @@ def execute(
             skipped = manifest is not None
             if manifest is None:
                 if parts is None:
-                    files, counts = _run_whole(stage, context, settings, found), None
+                    rows, counts = _run_whole(stage, context, settings, found), None
                 else:
-                    files, counts = None, _run_shards(stage, context, parts, shards)
+                    rows, counts = {}, _run_shards(stage, context, parts, shards)
                     if shards:
                         return ""
                 manifest = _manifest(stage, context, recipe, found, began, counts)
                 if stage.produces is not None and not manifest["out"]:
                     raise StageFailed(_nothing_left(label, manifest))
                 if counts is None:
-                    manifest = _commit_whole(store, prefix, context.directory, manifest, files)
+                    manifest = _commit_whole(store, prefix, context.directory, manifest, rows)
                 else:
                     store.write_json(f"{prefix}/manifest.json", manifest)
     store.write_json(f"runs/{run}/stages/{label}.json", {"output": prefix, "manifest": manifest})
@@ -331,9 +331,7 @@ def _finished(store: Store, prefix: str) -> dict[str, Any] | None:
         return manifest if all(pool.map(store.exists, keys)) else None
 
 
-def _run_whole(
-    stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]
-) -> dict[str, dict[str, Any]]:
+def _run_whole(stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]) -> dict[str, int]:
     result = stage.body(context, settings, **found)
     first = found.get(stage.inputs[0]) if stage.inputs else None
     context.counts["in"] += first.num_records if first is not None and "out" in first.manifest else 0
@@ -344,12 +342,12 @@ def _run_whole(
 
 
 def _commit_whole(
-    store: Store, prefix: str, folder: Path, manifest: dict[str, Any], rows: Mapping[str, Any] | None
+    store: Store, prefix: str, folder: Path, manifest: dict[str, Any], rows: dict[str, int]
 ) -> dict[str, Any]:
     names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     data = {name: path for name, path in names.items() if name.startswith("data/")} or names
     manifest["content"] = _digest(sorted((name, sha256_file(path)) for name, path in data.items()))
-    manifest["rows"] = dict(rows or {})
+    manifest["rows"] = rows
     return store.commit(prefix, folder, manifest)
 
 
@@ -481,7 +479,7 @@ def _run_shard(
             "drops": dict(own.drops),
             "rows": rows,
         }
-        return store.commit(manifest["place"], context.directory, manifest)
+        return store.commit(str(manifest["place"]), context.directory, manifest)
 
 
 def _in_worker(reference: str, recipe: str, store: str, run: str, part: Shard, key: str) -> dict[str, Any]:

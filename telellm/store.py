@@ -91,6 +91,10 @@ class Store(ABC):
         """Yield the keys under a folder, sorted."""
 
     @abstractmethod
+    def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield the keys under a folder, each with what changes when its content does."""
+
+    @abstractmethod
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
 
@@ -232,6 +236,11 @@ class DirectoryStore(Store):
             if path.is_file() and not path.name.endswith(".part"):
                 yield path.relative_to(self.root).as_posix()
 
+    def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield keys and digests; `prefix` may be one file."""
+        for key in [prefix] if self.exists(prefix) else self.list(prefix):
+            yield key, sha256_file(self._path(key))
+
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
         return self._path(key).is_file()
@@ -321,11 +330,16 @@ class BucketStore(Store):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys under a folder, sorted."""
+        for key, _ in self.stamps(prefix):
+            yield key
+
+    def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield keys and entity tags."""
         start = len(self.prefix) + 1 if self.prefix else 0
         folder = self._key(prefix) + "/" if self._key(prefix) else ""
         with self._reached():
             for entry in self.client.list_objects(self.bucket, prefix=folder, recursive=True):
-                yield str(entry.object_name)[start:]
+                yield str(entry.object_name)[start:], str(entry.etag)
 
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
@@ -348,7 +362,7 @@ class BucketStore(Store):
 def _client() -> "Minio":
     import urllib3
     from minio import Minio
-    from minio.credentials import AWSConfigProvider, ChainedProvider, EnvAWSProvider, EnvMinioProvider
+    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, EnvAWSProvider, EnvMinioProvider
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")
     parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")

@@ -1,0 +1,9 @@
+"""Kubeflow pipelines: the same definitions run on a cluster (compiled) and on this machine (`telellm run`)."""
+
+from pipelines.adapt import adapt
+from pipelines.corpus import corpus
+from pipelines.nightly import nightly
+from pipelines.tele_eval import tele_eval
+
+PIPELINES = {"corpus": corpus, "tele-eval": tele_eval, "adapt": adapt, "nightly": nightly}
+"""Name on the command line and in Kubeflow → pipeline."""

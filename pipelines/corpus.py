@@ -1,0 +1,28 @@
+"""Corpus: documents from the recipe's sources → a snapshot of Tele-Data."""
+
+from kfp import dsl
+
+from pipelines import components as stages
+
+
+@dsl.pipeline(name="make-corpus")
+def make_corpus(run: str) -> str:
+    """Turn the sources of a run into a snapshot."""
+    documents = stages.ingest(run=run)
+    documents = stages.clean(run=run, documents=documents.output)
+    documents = stages.screen(run=run, documents=documents.output)
+    documents = stages.deduplicate(run=run, documents=documents.output)
+    return stages.decontaminate(run=run, documents=documents.output).output
+
+
+@dsl.pipeline(name="corpus", description="Documents from the recipe's sources → a snapshot of Tele-Data.")
+def corpus(recipe: str, store: str, name: str) -> str:
+    """Make a snapshot of Tele-Data.
+
+    Args:
+        recipe: The recipe, as text (YAML).
+        store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
+        name: Name of the run; the same name goes on where it stopped.
+    """
+    run = stages.start(recipe=recipe, store=store, name=name)
+    return make_corpus(run=run.output).output

@@ -1,0 +1,24 @@
+"""Nightly: all of it, every night; when the sources brought nothing new, it says so and ends."""
+
+from kfp import dsl
+
+from pipelines import components as stages
+from pipelines.adapt import adapt_model
+from pipelines.corpus import make_corpus
+
+
+@dsl.pipeline(name="nightly", description="All of it, every night: ends early when the sources brought nothing new.")
+def nightly(recipe: str, store: str, name: str) -> None:
+    """Adapt the base model to tonight's documents, if they differ from those of the last night.
+
+    Args:
+        recipe: The recipe, as text (YAML).
+        store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
+        name: Name of the run; the same name goes on where it stopped.
+    """
+    run = stages.start(recipe=recipe, store=store, name=name)
+    documents = make_corpus(run=run.output)
+    news = stages.look_for_news(run=run.output, documents=documents.output)
+    with dsl.If(news.output == "yes", name="something-new"):
+        report = adapt_model(run=run.output, documents=documents.output)
+        stages.remember(run=run.output, documents=documents.output, report=report.output)

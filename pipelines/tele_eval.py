@@ -1,0 +1,20 @@
+"""Tele-Eval: a snapshot, and questions about its documents."""
+
+from kfp import dsl
+
+from pipelines import components as stages
+from pipelines.corpus import make_corpus
+
+
+@dsl.pipeline(name="tele-eval", description="Open questions and answers about the documents of a snapshot.")
+def tele_eval(recipe: str, store: str, name: str) -> str:
+    """Make Tele-Eval; a snapshot that is already there is not made again.
+
+    Args:
+        recipe: The recipe, as text (YAML).
+        store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
+        name: Name of the run; the same name goes on where it stopped.
+    """
+    run = stages.start(recipe=recipe, store=store, name=name)
+    documents = make_corpus(run=run.output)
+    return stages.ask(run=run.output, documents=documents.output).output
