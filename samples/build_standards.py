@@ -334,7 +334,7 @@ def lay_out(head: dict[str, str], blocks: list[list[str]]) -> list[list[str]]:
     """Return the pages of a memo, without footers; a block is not broken over two pages."""
     opening = [
         spread("Telecom Samples", "", head["author"]),
-        spread(f"Memo: {head['number']}", "", "telellm"),
+        spread(f"Request for Comments: none (sample memo {head['number']})", "", "telellm"),
         spread(f"Category: {head['category']}", "", head["date"]),
     ]
     title = [line.center(COLUMNS).rstrip() for line in textwrap.wrap(head["title"], 60)]
