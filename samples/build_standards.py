@@ -299,7 +299,8 @@ PAGE_LINES, COLUMNS = 58, 72
 def spread(left: str, middle: str, right: str) -> str:
     """Return a page's header or footer line: left, centred and right."""
     side = (COLUMNS - len(middle)) // 2
-    return f"{left:<{side}}{middle}{right:>{COLUMNS - side - len(middle)}}"
+    start = f"{left:<{side}}{middle}"
+    return start + right.rjust(COLUMNS - len(start))
 
 
 def memo_blocks(lines: list[str]) -> Iterator[list[str]]:
