@@ -16,15 +16,15 @@ def adapt_model(run: str, documents: str) -> str:
     instruct = stages.instruct(run=run, model=pretrained.output)
     scores = {
         "base": stages.evaluate(run=run, role="base", questions=questions.output),
-        "pretrained": stages.evaluate(
-            run=run, role="pretrained", questions=questions.output, model=pretrained.output
-        ),
+        "pretrained": stages.evaluate(run=run, role="pretrained", questions=questions.output, model=pretrained.output),
         "instruct": stages.evaluate(run=run, role="instruct", questions=questions.output, model=instruct.output),
     }
     return stages.report(run=run, **{role: task.output for role, task in scores.items()}).outputs["Output"]
 
 
-@dsl.pipeline(name="adapt", description="Documents → Tele-Data, Tele-Eval, a pretrained and an instruct model, a report.")
+@dsl.pipeline(
+    name="adapt", description="Documents → Tele-Data, Tele-Eval, a pretrained and an instruct model, a report."
+)
 def adapt(recipe: str, store: str, name: str) -> str:
     """Adapt the base model; what is already there is not made again.
 

@@ -76,8 +76,11 @@ def default_emit() -> Callable[[Event], None]:
 
 def pass_on(event: Event) -> None:
     """Write an event to standard output for the process that started this one."""
-    sys.stdout.write(f"{SEPARATOR}{json.dumps(event)}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{SEPARATOR}{json.dumps(event)}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(1)  # whoever started this stage is gone: no stage outlives its run
 
 
 def read_event(line: str) -> Event | None:

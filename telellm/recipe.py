@@ -54,7 +54,7 @@ class Model(Settings):
     """Section `model`: the base model that is adapted."""
 
     name: ModelName = Field(
-        description="A Hugging Face directory or hub name, a .gguf file, or package:MODULE/FILE in an installed package."
+        description="A Hugging Face directory or hub name, a .gguf file, or package:MODULE/FILE of an installed one."
     )
     revision: str = Field("main", description="Revision of a hub model (branch, tag or commit).")
 

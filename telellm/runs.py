@@ -10,9 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, parse
-from telellm.stage import Output, Stage, StageFailed, execute
+from telellm.stage import Output, Stage, StageFailed
 from telellm.store import Store, StoreUnavailable, TornOutput
 
 STAGES = {
@@ -66,9 +67,7 @@ def open_run(address: str) -> tuple[Store, str, Recipe]:
     return store, name, parse(text, source=f"recipe of the run {name}")
 
 
-def run_stage(
-    stage: str, run: str, label: str = "", shards: tuple[int, int] | None = None, **inputs: str
-) -> str:
+def run_stage(stage: str, run: str, label: str = "", shards: tuple[int, int] | None = None, **inputs: str) -> str:
     """Run one stage of a run, as a component or a container does; returns the place of its output.
 
     Ends the process with 1 or 2 and one message when it fails.

@@ -1,9 +1,6 @@
 """Store: where everything lies, a directory (`file://`) or a bucket (`s3://bucket/prefix`), behind one interface.
 
-An output is a folder whose `manifest.json` is written last and atomically: without it the folder is not there.
-S3 credentials come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`) or a mounted credentials
-file (`AWS_SHARED_CREDENTIALS_FILE`); the server is `AWS_ENDPOINT_URL`, its private CA `AWS_CA_BUNDLE`.
-"""
+An output is a folder whose `manifest.json` is written last and atomically: without it the folder is not there."""
 
 import errno
 import hashlib
@@ -16,11 +13,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
-
-if TYPE_CHECKING:
-    from minio import Minio
 
 MANIFEST = "manifest.json"
 PARALLEL_TRANSFERS = 8
@@ -63,6 +57,8 @@ class Store(ABC):
         """
         parts = urlsplit(uri)
         if parts.scheme == "s3":
+            from telellm.bucket import BucketStore
+
             return BucketStore(uri, parts.netloc, parts.path.strip("/"))
         if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
             raise ValueError(f"store: {uri}: write file:///absolute/path or a plain path")
@@ -163,7 +159,7 @@ def replacing(target: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except OSError as error:
         raise _explained(error, target) from error
     finally:
@@ -259,124 +255,3 @@ def _folder(target: Path) -> Iterator[None]:
     except OSError as error:
         raise _explained(error, target) from error
     yield
-
-
-class BucketStore(Store):
-    """A store in an S3 bucket: MinIO, Ceph, SeaweedFS, or any other."""
-
-    def __init__(self, uri: str, bucket: str, prefix: str) -> None:
-        super().__init__(uri.rstrip("/"))
-        self.bucket, self.prefix = bucket, prefix
-        self.client = _client()
-        with self._reached():
-            if not self.client.bucket_exists(bucket):
-                raise StoreUnavailable(f"store: {uri}: there is no bucket {bucket}; create it, or name another one")
-
-    def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}".strip("/")
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        """Turn what the client raises into what a person can act on."""
-        from minio.error import MinioException, S3Error
-        from urllib3.exceptions import HTTPError
-
-        try:
-            yield
-        except S3Error as error:
-            if error.code in ("NoSuchKey", "NoSuchObject"):
-                raise FileNotFoundError(error.object_name) from None
-            remedy = {
-                "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that user",
-                "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
-                "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and this machine's clock",
-                "XMinioStorageFull": "the server is full: make room there",
-            }.get(error.code or "", "see the server's log")
-            raise StoreUnavailable(f"store: {self.uri}: {error.code}: {error.message}; {remedy}") from error
-        except (HTTPError, MinioException) as error:
-            endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-            raise StoreUnavailable(
-                f"store: {self.uri}: {endpoint or 'the server'} does not answer ({type(error).__name__}); "
-                "check AWS_ENDPOINT_URL, the network, and AWS_CA_BUNDLE for a private certificate"
-            ) from error
-
-    def read(self, key: str) -> bytes:
-        """Return an object."""
-        with self._reached():
-            response = self.client.get_object(self.bucket, self._key(key))
-            try:
-                data: bytes = response.read()
-                return data
-            finally:
-                response.close()
-                response.release_conn()
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write a small object."""
-        import io
-
-        with self._reached():
-            self.client.put_object(self.bucket, self._key(key), io.BytesIO(data), len(data))
-
-    def upload(self, key: str, path: Path) -> None:
-        """Write an object from a file, in parallel parts where it is large."""
-        with self._reached():
-            self.client.fput_object(self.bucket, self._key(key), str(path), num_parallel_uploads=4)
-
-    def download(self, key: str, path: Path) -> None:
-        """Write an object to a file."""
-        with self._reached():
-            self.client.fget_object(self.bucket, self._key(key), str(path))
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys under a folder, sorted."""
-        for key, _ in self.stamps(prefix):
-            yield key
-
-    def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield keys and entity tags."""
-        start = len(self.prefix) + 1 if self.prefix else 0
-        folder = self._key(prefix) + "/" if self._key(prefix) else ""
-        with self._reached():
-            for entry in self.client.list_objects(self.bucket, prefix=folder, recursive=True):
-                yield str(entry.object_name)[start:], str(entry.etag)
-
-    def exists(self, key: str) -> bool:
-        """Say whether there is such an object."""
-        try:
-            with self._reached():
-                self.client.stat_object(self.bucket, self._key(key))
-        except FileNotFoundError:
-            return False
-        return True
-
-    def delete(self, prefix: str) -> None:
-        """Delete the folder, its manifest first."""
-        keys = list(self.list(prefix))
-        keys.sort(key=lambda key: not key.endswith(MANIFEST))
-        with self._reached():
-            for key in keys:
-                self.client.remove_object(self.bucket, self._key(key))
-
-
-def _client() -> "Minio":
-    import urllib3
-    from minio import Minio
-    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, EnvAWSProvider, EnvMinioProvider
-
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")
-    parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=10, read=120),
-        maxsize=2 * PARALLEL_TRANSFERS,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or None,
-        retries=urllib3.Retry(total=4, backoff_factor=0.5, backoff_jitter=0.2, status_forcelist=[500, 502, 503, 504]),
-    )
-    return Minio(
-        parts.netloc,
-        secure=parts.scheme == "https",
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        credentials=ChainedProvider([EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider()]),
-        http_client=pool,
-    )

@@ -15,7 +15,7 @@ from telellm.records import Document, Rejected
 from telellm.stage import Context, Shard, stage
 from telellm.store import Store
 
-ARCHIVES = (".tar.gz", ".tgz", ".tar", ".gz", ".zip", ".tex")
+PROJECTS = (".tar.gz", ".tgz", ".tar", ".gz", ".zip", ".tex")
 TEXTS = (".txt", ".md", ".markdown", ".rst")
 DUMPS = (".xml", ".xml.bz2", ".xml.gz")
 PAGES = (".warc", ".warc.gz", ".wet", ".wet.gz", ".html", ".htm")
@@ -76,31 +76,34 @@ def find_units(source_name: str, source: Source) -> list[Unit]:
     ]
 
 
-def reader_for(name: str, category: str, languages: list[str]) -> Reader | None:
-    """Return the reader of a file by its name, or None for a format that no reader knows."""
-    from telellm.corpus.sources import arxiv, standards, text, web, wikipedia
+def reader_for(file: Path, category: str, languages: list[str]) -> Reader | None:
+    """Return the reader of a file (or LaTeX folder) by its name, or None for a format that no reader knows."""
+    name = file.name.lower()
+    if category == "arxiv" and (file.is_dir() or name.endswith(PROJECTS)):
+        from telellm.corpus.sources import arxiv
 
-    lowered = name.lower()
-    if category == "arxiv" and (lowered.endswith(ARCHIVES) or "." not in PurePosixPath(name).name):
         return arxiv.read
-    if lowered.endswith(DUMPS) and category == "wiki":
+    if category == "wiki" and name.endswith(DUMPS):
+        from telellm.corpus.sources import wikipedia
+
         return wikipedia.read
-    if lowered.endswith(PAGES):
+    if name.endswith(PAGES):
+        from telellm.corpus.sources import web
+
         return partial(web.read, languages=languages)
-    if lowered.endswith(WORD):
+    if name.endswith(WORD):
+        from telellm.corpus.sources import standards
+
         return standards.read
-    if lowered.endswith(TEXTS):
+    if name.endswith(TEXTS):
+        from telellm.corpus.sources import text
+
         return partial(text.read, category=category)
     return None
 
 
 def _read(file: SourceFile, source: Source, settings: Ingest) -> Iterator[Document | Rejected]:
-    name = f"{file.name}/" if file.path.is_dir() else file.name
-    reader = reader_for(name.rstrip("/") if source.category != "arxiv" else name, source.category, settings.languages)
-    if file.path.is_dir():
-        from telellm.corpus.sources import arxiv
-
-        reader = arxiv.read
+    reader = reader_for(file.path, source.category, settings.languages)
     if reader is None:
         yield file.reject("unknown format", PurePosixPath(file.name).suffix)
         return

@@ -10,7 +10,7 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from telellm.recipe import RecipeError
 from telellm.store import cache_directory, sha256_file
@@ -25,7 +25,7 @@ def model_directory(name: str, revision: str = "main") -> Path:
 
     Raises `RecipeError` when there is no such model.
     """
-    path = _local(name)
+    path = find_local(name)
     if path is None:
         return _from_hub(name, revision)
     if path.suffix == ".gguf":
@@ -37,7 +37,7 @@ def model_directory(name: str, revision: str = "main") -> Path:
 
 def model_digest(name: str, revision: str = "main") -> str:
     """Return what identifies a model: the digest of its local files, or name and revision on the hub."""
-    path = _local(name)
+    path = find_local(name)
     if path is None:
         return f"{name}@{revision}"
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
@@ -60,18 +60,18 @@ def load_model(name: str, revision: str = "main", dtype: str = "float32") -> "Pr
     """Return the model for inference, on the GPUs if there are any (`device_map`), else on the CPU in float32."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    _silence()
     on_gpu = torch.cuda.is_available()
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         model_directory(name, revision),
         dtype=torch_dtype(dtype) if on_gpu else torch.float32,
         device_map="auto" if on_gpu else None,
         trust_remote_code=False,
         use_safetensors=True,
     )
-    return model.eval()
+    model.train(False)
+    return cast("PreTrainedModel", model)
 
 
 def torch_dtype(name: str) -> "torch.dtype":
@@ -81,7 +81,7 @@ def torch_dtype(name: str) -> "torch.dtype":
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def _local(name: str) -> Path | None:
+def find_local(name: str) -> Path | None:
     """Return where a model lies on this machine, or None for a hub name."""
     if name.startswith("package:"):
         module, _, file = name.removeprefix("package:").partition("/")
@@ -126,13 +126,12 @@ def _converted(path: Path) -> Path:
         return target
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    _silence()
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     AutoTokenizer.from_pretrained(path.parent, **where).save_pretrained(temporary)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+    model: Any = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
     # the weights are plain float32 now: what says otherwise would refuse to be saved
     model.hf_quantizer, model.quantization_method = None, None
     if hasattr(model.config, "quantization_config"):
@@ -143,6 +142,13 @@ def _converted(path: Path) -> Path:
     except OSError:  # another process was first
         shutil.rmtree(temporary)
     return target
+
+
+def _silence() -> None:
+    """The stage shows its own progress; a library's bars would break it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _file_digest(path: Path) -> str:

@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+VENV := .venv
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+STORE ?= store
+
+.PHONY: help venv demo test lint bench compile docs lock clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.ready ## make .venv with everything that the demo and the tests need
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@command -v uv >/dev/null || test -x $(VENV)-uv/bin/uv || (python3 -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv)
+	test -x $(VENV)/bin/python || $(UV) venv -q --python 3.11 $(VENV)
+	$(UV) pip sync -q --require-hashes --python $(VENV)/bin/python requirements.lock
+	$(UV) pip install -q --no-deps --python $(VENV)/bin/python -e .
+	@touch $@
+
+demo: venv ## documents → adapted model → report, on this machine in ten minutes
+	$(VENV)/bin/telellm run recipes/quickstart.yaml --store $(STORE)
+
+test: venv ## unit tests and the pipelines on this machine
+	$(VENV)/bin/python -m pytest tests/unit tests/local
+
+lint: venv ## format, rules, types, arrows between the rooms
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: venv ## time ours and its peers side by side
+	for file in benchmarks/*.py; do $(VENV)/bin/python $$file; done
+
+compile: venv ## write the pipelines as Kubeflow YAML to compiled/
+	$(VENV)/bin/telellm compile --out compiled
+
+docs: venv ## write docs/recipes.md from the recipe's fields
+	$(VENV)/bin/python docs/write_recipes.py
+
+lock: ## resolve the dependencies again into requirements.lock
+	$(UV) pip compile -q --upgrade --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
+	  --no-emit-package telellm --no-header pyproject.toml -o requirements.lock
+
+clean: ## remove what can be made again (not the store)
+	rm -rf $(VENV) $(VENV)-uv compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,37 @@
+"""Checks: what can be known to fail before anything runs; each names the field and the remedy."""
+
+from pathlib import Path
+
+from telellm.lm.models import find_local
+from telellm.recipe import Recipe, RecipeError
+
+
+def check(recipe: Recipe) -> None:
+    """Raise `RecipeError` with every mistake of a recipe that this machine can see: missing folders, files, models."""
+    mistakes = []
+    for name, source in recipe.sources.items():
+        mistakes += _missing(f"sources.{name}.path", source.path)
+    mistakes += _missing("truth", recipe.truth)
+    mistakes += _missing("training.pack.replay", recipe.training.pack.replay)
+    mistakes += _missing("training.instruct.data", recipe.training.instruct.data)
+    for path in recipe.corpus.decontaminate.benchmarks:
+        mistakes += _missing("corpus.decontaminate.benchmarks", path)
+    models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}
+    if not recipe.lm.endpoint:
+        models["lm.model"] = recipe.lm.model
+    for field, model in models.items():
+        if model:
+            try:
+                find_local(model)
+            except RecipeError as error:
+                mistakes.append(f"{field}: {str(error).removeprefix('model: ')}")
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+
+
+def _missing(field: str, path: str) -> list[str]:
+    if not path or "://" in path or Path(path).exists():
+        return []
+    parent = next(p for p in Path(path).parents if p.exists())
+    known = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))[:12]
+    return [f"{field}: {path} does not exist\n  {parent} holds: {', '.join(known) or 'nothing'}"]

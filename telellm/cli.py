@@ -1,0 +1,166 @@
+"""The command line: `telellm …`. Nothing heavy is imported before a command needs it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
+STAGES = (
+    "ingest",
+    "clean",
+    "screen",
+    "deduplicate",
+    "decontaminate",
+    "tele-eval",
+    "pack",
+    "pretrain",
+    "instruct",
+    "evaluate",
+    "report",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 the work failed, 2 the input is wrong."""
+    options = _parser().parse_args(arguments)
+    if options.debug:
+        os.environ["TELELLM_DEBUG"] = "1"
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is kept: the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        from telellm.runs import exit_code, message_of
+
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return exit_code(error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a pipeline on this machine."""
+    from telellm.local import run_pipeline
+    from telellm.recipe import load
+
+    recipe = load(options.recipe, options.set)
+    return run_pipeline(options.pipeline, recipe, options.store, options.name or recipe.name)
+
+
+def stage(options: argparse.Namespace) -> int:
+    """Run one stage."""
+    from telellm.recipe import RecipeError, load
+    from telellm.runs import find_stage, run_stage, start_run
+
+    inputs = {}
+    for text in options.input:
+        name, equals, place = text.partition("=")
+        known = (*find_stage(options.stage).inputs, *find_stage(options.stage).optional)
+        if not equals or name not in known:
+            raise RecipeError(
+                f"--input {text}: write --input NAME=PLACE\n  inputs of {options.stage}: {', '.join(known)}"
+            )
+        inputs[name] = place
+    recipe = load(options.recipe, options.set)
+    address = start_run(recipe.to_yaml(), options.store, options.name or recipe.name)
+    place = run_stage(options.stage, address, options.label, options.shards, **inputs)
+    print(place)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Build the report of a run again."""
+    from telellm.local import show_result
+    from telellm.recipe import RecipeError
+    from telellm.runs import finished_stages, open_run, run_stage
+    from telellm.store import Store
+
+    store = Store.open(options.store)
+    notes = finished_stages(store, options.run)
+    open_run(f"{store.uri}/runs/{options.run}")
+    inputs = {label.removeprefix("evaluate-"): note["output"] for label, note in notes.items() if "evaluate-" in label}
+    if not inputs:
+        raise RecipeError(f"the run {options.run} has no scores yet; run it to its end first: telellm run RECIPE")
+    store.delete(f"runs/{options.run}/report")
+    run_stage("report", f"{store.uri}/runs/{options.run}", **inputs)
+    show_result(store, options.run)
+    return 0
+
+
+def compile_pipelines(options: argparse.Namespace) -> int:
+    """Write the pipelines as Kubeflow YAML."""
+    from kfp import compiler
+
+    from pipelines import PIPELINES as known
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in [options.pipeline] if options.pipeline else known:
+        target = options.out / f"{name}.yaml"
+        compiler.Compiler().compile(known[name], str(target))
+        print(target)
+    return 0
+
+
+def _shards(text: str) -> tuple[int, int]:
+    first, _, number = text.partition("/")
+    if not first.isdigit() or not number.isdigit() or int(first) >= int(number):
+        raise argparse.ArgumentTypeError(f'"{text}" is not I/N with 0 <= I < N')
+    return int(first), int(number)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="telellm",
+        description="From a telecom operator's documents to a language model that knows telecommunications.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(command=function)
+        added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return added
+
+    def with_recipe(added: argparse.ArgumentParser) -> None:
+        added.add_argument(
+            "--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)"
+        )
+        added.add_argument("--name", default="", help="name of the run (default: the recipe's)")
+        added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
+
+    added = command("run", run, "run a pipeline on this machine")
+    added.add_argument("recipe", type=Path, help="a recipe (YAML)")
+    added.add_argument(
+        "--pipeline", choices=PIPELINES, default="adapt", help="default: adapt, from documents to the report"
+    )
+    with_recipe(added)
+
+    added = command("stage", stage, "run one stage, as a container does; prints the place of its output")
+    added.add_argument("stage", choices=STAGES, metavar="NAME", help=", ".join(STAGES))
+    added.add_argument("--recipe", type=Path, required=True, help="a recipe (YAML)")
+    with_recipe(added)
+    added.add_argument(
+        "--input", action="append", default=[], metavar="NAME=PLACE", help="place of an input in the store"
+    )
+    added.add_argument("--label", default="", help="name of the step within the run")
+    added.add_argument("--shards", type=_shards, metavar="I/N", help="only every N-th shard, from the I-th on")
+
+    added = command("report", report, "build the report of a run again")
+    added.add_argument("run", help="name of the run")
+    added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+
+    added = command("compile", compile_pipelines, "write the pipelines as Kubeflow YAML")
+    added.add_argument("pipeline", nargs="?", choices=PIPELINES, help="default: all of them")
+    added.add_argument("--out", type=Path, default=Path("compiled"), metavar="DIR", help="folder (default: compiled)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""Execution: run a stage, or skip it when its output is there.
+
+Everything that is the same for every stage is here, once: the digest that names its output, shards and workers, the
+manifest last, and what is said when it fails.
+"""
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from telellm import __version__
+from telellm.parquet import read_records, write_records
+from telellm.progress import Progress, drops_text
+from telellm.recipe import Recipe, RecipeError, parse
+from telellm.stage import (
+    MANIFEST_VERSION,
+    Context,
+    Output,
+    Shard,
+    Stage,
+    StageFailed,
+    code_version,
+    digest_of,
+    load,
+    peak_rss_mib,
+    workspace,
+)
+from telellm.store import Store, StoreUnavailable, sha256_file
+
+
+def execute(
+    stage: Stage,
+    recipe: Recipe,
+    store: Store,
+    run: str,
+    inputs: Mapping[str, str],
+    *,
+    shards: tuple[int, int] | None = None,
+    label: str = "",
+    progress: Progress | None = None,
+) -> str:
+    """Run a stage, or skip it when its output is there; returns where the output lies in the store.
+
+    `inputs` are places of finished outputs ("" for an optional one that is not wanted). `shards` (i, n) runs only every
+    n-th shard from i on, and leaves the rest and the manifest to a later call. `label` names the step within the run,
+    where a stage runs more than once. Raises `RecipeError` (the user's input) or `StageFailed` (the work).
+    """
+    label = label or stage.name
+    progress = progress or Progress(label)
+    found = {name: Output.find(store, place) if place else None for name, place in inputs.items()}
+    if missing := [name for name in stage.inputs if found.get(name) is None]:
+        raise RecipeError(f"stage {stage.name}: input {missing[0]} is missing; it needs: {', '.join(stage.inputs)}")
+    key = digest_of(
+        MANIFEST_VERSION,
+        stage.name,
+        code_version(stage),
+        [recipe.section(section) for section in stage.sections],
+        stage.identity(recipe) if stage.identity else None,
+    )
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
+        context = Context(recipe, store, run, Path(folder), progress, key)
+        settings = recipe.section(stage.sections[0])
+        with _failures(label):
+            parts = _divide(stage, context, settings, found)
+            key = digest_of(key, *_input_digests(stage, found, parts))
+            context.key = key
+            prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
+            manifest = None if shards else _finished(store, prefix)
+            skipped = manifest is not None
+            if manifest is None:
+                if parts is None:
+                    rows, counts = _run_whole(stage, context, settings, found), None
+                else:
+                    rows, counts = {}, _run_shards(stage, context, parts, shards)
+                    if shards:
+                        return ""
+                manifest = _manifest(stage, context, recipe, found, began, counts)
+                if stage.produces is not None and not manifest["out"]:
+                    raise StageFailed(_nothing_left(label, manifest))
+                if counts is None:
+                    manifest = _commit_whole(store, prefix, context.directory, manifest, rows)
+                else:
+                    store.write_json(f"{prefix}/manifest.json", manifest)
+    store.write_json(f"runs/{run}/stages/{label}.json", {"output": prefix, "manifest": manifest})
+    progress.drops = Counter(manifest["drops"])
+    progress.send(state="skipped" if skipped else "done", note=finished_note(manifest))
+    return prefix
+
+
+def finished_note(manifest: Mapping[str, Any]) -> str:
+    """Return what a finished stage made, in a few words: `48 of 60 documents`, or the summary's headline."""
+    if headline := manifest.get("summary", {}).get("headline"):
+        return str(headline)
+    what = {"Document": "documents", "Question": "questions"}.get(manifest["produces"] or "", "files")
+    return f"{manifest['out']:,} {what}" + (f" of {manifest['in']:,}" if manifest["in"] else "")
+
+
+def _input_digests(stage: Stage, found: Mapping[str, Output | None], parts: list[Shard] | None) -> list[Any]:
+    others = [(name, output.content if output else None) for name, output in sorted(found.items())]
+    return [others, [(part.name, part.digest) for part in parts or []]]
+
+
+def _divide(stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]) -> list[Shard] | None:
+    if stage.divide is not None:
+        return sorted(stage.divide(context, settings), key=lambda part: part.name)
+    if stage.per is None:
+        return None
+    source = found[stage.inputs[0]]
+    assert source is not None
+    parts = []
+    for name in source.names("data/"):
+        entry = source.manifest["files"][name]
+        place = entry.get("key", f"{source.prefix}/{name}")
+        rows = source.manifest["rows"].get(name, 0)
+        parts.append(Shard(Path(name).stem, entry["sha256"], (place, entry["sha256"], rows)))
+    return parts
+
+
+def _finished(store: Store, prefix: str) -> dict[str, Any] | None:
+    """Return the manifest of an output whose files are all there: one that was deleted in part is made again."""
+    manifest = store.manifest(prefix)
+    if manifest is None:
+        return None
+    keys = [entry.get("key", f"{prefix}/{name}") for name, entry in manifest["files"].items()]
+    with ThreadPoolExecutor(8) as pool:
+        return manifest if all(pool.map(store.exists, keys)) else None
+
+
+def _run_whole(stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]) -> dict[str, int]:
+    result = stage.body(context, settings, **found)
+    first = found.get(stage.inputs[0]) if stage.inputs else None
+    context.counts["in"] += first.num_records if first is not None and "out" in first.manifest else 0
+    if result is None:
+        return {}
+    assert stage.produces is not None, f"{stage.name} yields records but does not say which"
+    return write_records(result, stage.produces, context, "part")
+
+
+def _commit_whole(
+    store: Store, prefix: str, folder: Path, manifest: dict[str, Any], rows: dict[str, int]
+) -> dict[str, Any]:
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    data = {name: path for name, path in names.items() if name.startswith("data/")} or names
+    manifest["content"] = digest_of(sorted((name, sha256_file(path)) for name, path in data.items()))
+    manifest["rows"] = rows
+    return store.commit(prefix, folder, manifest)
+
+
+def _run_shards(
+    stage: Stage, context: Context, parts: list[Shard], only: tuple[int, int] | None
+) -> list[dict[str, Any]]:
+    """Run the shards that are not done, in processes; returns every shard's manifest in order."""
+    if only:
+        parts = parts[only[0] :: only[1]]
+    store, keys = context.store, {part.name: digest_of(context.key, part.name, part.digest) for part in parts}
+    found = {part.name: _finished(store, f"stages/{stage.name}/shards/{keys[part.name]}") for part in parts}
+    todo = [part for part in parts if found[part.name] is None]
+    num_workers = min(stage.workers or workspace(), len(todo))
+    if num_workers <= 1:
+        for part in todo:
+            found[part.name] = _run_shard(
+                stage, context.recipe, store, context.run, part, keys[part.name], context.progress
+            )
+    else:
+        context.progress.start(len(parts), "shards")
+        context.progress.advance(len(parts) - len(todo))
+        with ProcessPoolExecutor(num_workers, initializer=_die_with_parent) as pool:
+            waiting: dict[Future[dict[str, Any]], Shard] = {}
+            remaining = iter(todo)
+            try:
+                while True:
+                    for part in islice(remaining, 2 * num_workers - len(waiting)):
+                        arguments = (
+                            stage.reference,
+                            context.recipe.to_yaml(),
+                            store.uri,
+                            context.run,
+                            part,
+                            keys[part.name],
+                        )
+                        waiting[pool.submit(_in_worker, *arguments)] = part
+                    if not waiting:
+                        break
+                    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        part = waiting.pop(future)
+                        with _failures(f"{stage.name}, shard {part.name}"):
+                            found[part.name] = future.result()
+                        context.progress.drops.update(found[part.name]["drops"])  # type: ignore[index]
+                        context.progress.advance()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    return [manifest for part in parts if (manifest := found[part.name]) is not None]
+
+
+def _run_shard(
+    stage: Stage, recipe: Recipe, store: Store, run: str, part: Shard, key: str, progress: Progress
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
+        own = Progress(
+            progress.stage, lambda event: progress._emit(event | {"drops": dict(progress.drops + own.drops)})
+        )
+        own._began = progress._began
+        context = Context(recipe, store, run, Path(folder), own, key)
+        settings = recipe.section(stage.sections[0])
+        if stage.per is None:
+            items = stage.body(context, settings, part.content)
+        else:
+            place, digest, num_rows = part.content
+            context.counts["in"] = num_rows
+            items = stage.body(context, settings, read_records(store.fetch(place, digest), stage.per))
+        assert stage.produces is not None and items is not None
+        with _failures(f"{stage.name}, shard {part.name}"):
+            rows = write_records(items, stage.produces, context, part.name.removesuffix("-00000"))
+        progress.drops.update(own.drops)
+        manifest = {
+            "shard": part.name,
+            "place": f"stages/{stage.name}/shards/{key}",
+            "in": context.counts.pop("in", 0),
+            "out": context.counts.pop("out", 0),
+            "counts": dict(context.counts),
+            "drops": dict(own.drops),
+            "rows": rows,
+        }
+        return store.commit(str(manifest["place"]), context.directory, manifest)
+
+
+def _in_worker(reference: str, recipe: str, store: str, run: str, part: Shard, key: str) -> dict[str, Any]:
+    """Run one shard in a process of a pool."""
+    stage = load(reference)
+    progress = Progress(stage.name, lambda event: None)
+    manifest = _run_shard(stage, parse(recipe), Store.open(store), run, part, key, progress)
+    return manifest | {"peak_rss_mib": peak_rss_mib()}
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed ends too, and leaves no process behind."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _manifest(
+    stage: Stage,
+    context: Context,
+    recipe: Recipe,
+    found: Mapping[str, Output | None],
+    began: float,
+    parts: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    counts, drops = context.counts, Counter(context.progress.drops)
+    files: dict[str, Any] = {}
+    rows: dict[str, int] = {}
+    peak = peak_rss_mib()
+    if parts is not None:
+        counts, drops = Counter(context.counts), Counter()
+        for part in parts:
+            counts.update({"in": part["in"], "out": part["out"]} | part["counts"])
+            drops.update(part["drops"])
+            peak = max(peak, part.get("peak_rss_mib", 0))
+            for name, entry in part["files"].items():
+                files[name] = entry | {"key": f"{part['place']}/{name}"}
+            rows |= part["rows"]
+    manifest: dict[str, Any] = {
+        "schema": MANIFEST_VERSION,
+        "stage": stage.name,
+        "code": code_version(stage),
+        "version": __version__,
+        "digest": context.key,
+        "produces": stage.produces.__name__ if stage.produces else None,
+        "sections": {section: digest_of(recipe.section(section)) for section in stage.sections},
+        "inputs": {name: {"place": o.prefix, "content": o.content} for name, o in found.items() if o},
+        "in": counts.pop("in", 0),
+        "out": counts.pop("out", 0),
+        "counts": dict(counts),
+        "drops": dict(drops),
+        "summary": context.summary,
+        "seconds": round(time.monotonic() - began, 3),
+        "peak_rss_mib": peak,
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    if parts is not None:
+        manifest |= {"files": files, "rows": rows}
+        data = sorted((name, entry["sha256"]) for name, entry in files.items() if name.startswith("data/"))
+        manifest["content"] = digest_of(data)
+    return manifest
+
+
+def _nothing_left(label: str, manifest: Mapping[str, Any]) -> str:
+    drops = drops_text(manifest["drops"]) or "nothing was rejected: its input was empty"
+    return f"{label}: nothing is left of {manifest['in']:,}: {drops}; look at the sources and settings of this stage"
+
+
+@contextmanager
+def _failures(where: str) -> Iterator[None]:
+    """Name the stage or shard in whatever goes wrong; what a person gave keeps its own words."""
+    try:
+        yield
+    except (RecipeError, StageFailed, StoreUnavailable):
+        raise
+    except BrokenProcessPool as error:
+        raise StageFailed(
+            f"{where}: a worker died without a word, most often for lack of memory; finished shards are kept: run again"
+        ) from error
+    except Exception as error:
+        raise StageFailed(f"{where}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,80 @@
+"""Parquet: records streamed to and from files, with bounded memory."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from telellm.records import Document, Question, Record, Rejected, from_batch, rejected_row, to_table
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+    from telellm.stage import Context
+
+ROWS_IN_MEMORY = 256
+FILE_BYTES = 256 * 2**20
+"""A whole data set is written in files of about this size (bytes of text)."""
+R = TypeVar("R", Document, Question)
+
+
+def write_records(
+    items: Iterable[Record | Rejected], kind: type[Document] | type[Question], context: "Context", name: str
+) -> dict[str, int]:
+    """Stream records to `data/<name>-….parquet` and rejects to `rejects/<name>.parquet`; returns rows a file.
+
+    Counts `out` and the drops. Memory is bounded by `ROWS_IN_MEMORY` records.
+    """
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    rejects_schema = pyarrow.schema([(column, pyarrow.large_string()) for column in ("reason", "detail", "id", "item")])
+    rows: dict[str, int] = {}
+    kept: list[Record] = []
+    thrown: list[dict[str, str]] = []
+    writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
+    written_bytes = 0
+
+    def write(file: str, table: "pyarrow.Table") -> None:
+        path = context.directory / file
+        if file not in writers:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writers[file] = parquet.ParquetWriter(path, table.schema, compression="zstd")
+        writers[file].write_table(table)
+        rows[file] = rows.get(file, 0) + len(table)
+
+    def flush() -> None:
+        nonlocal written_bytes
+        if kept:
+            table = to_table(kept, kind)
+            write(f"data/{name}-{written_bytes // FILE_BYTES:05}.parquet", table)
+            written_bytes += table.nbytes
+            kept.clear()
+        if thrown:
+            write(f"rejects/{name}.parquet", pyarrow.Table.from_pylist(thrown, schema=rejects_schema))
+            thrown.clear()
+
+    try:
+        for item in items:
+            if isinstance(item, Rejected):
+                context.progress.drops[item.reason] += 1
+                thrown.append(rejected_row(item))
+            else:
+                context.counts["out"] += 1
+                kept.append(item)
+            if len(kept) + len(thrown) >= ROWS_IN_MEMORY:
+                flush()
+        flush()
+    finally:
+        for writer in writers.values():
+            writer.close()
+    return rows
+
+
+def read_records(path: Path, kind: type[R]) -> Iterator[R]:
+    """Stream the records of a file."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=ROWS_IN_MEMORY):
+            yield from from_batch(batch, kind)
