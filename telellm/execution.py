@@ -4,6 +4,7 @@ Everything that is the same for every stage is here, once: the digest that names
 manifest last, and what is said when it fails.
 """
 
+import shutil
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ from telellm.stage import (
     peak_rss_mib,
     workspace,
 )
-from telellm.store import Store, StoreUnavailable, sha256_file
+from telellm.store import MANIFEST, Store, StoreUnavailable, sha256_file
 
 
 def execute(
@@ -71,8 +72,8 @@ def execute(
         settings = recipe.section(stage.sections[0])
         with _failures(label):
             parts = _divide(stage, context, settings, found)
-            key = digest_of(key, *_input_digests(stage, found, parts))
-            context.key = key
+            shard_keys = {part.name: digest_of(key, part.name, part.digest) for part in parts or []}
+            key = context.key = digest_of(key, *_input_digests(stage, found, parts))
             prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
             manifest = None if shards else _finished(store, prefix)
             skipped = manifest is not None
@@ -80,7 +81,7 @@ def execute(
                 if parts is None:
                     rows, counts = _run_whole(stage, context, settings, found), None
                 else:
-                    rows, counts = {}, _run_shards(stage, context, parts, shards)
+                    rows, counts = {}, _run_shards(stage, context, parts, shard_keys, shards)
                     if shards:
                         return ""
                 manifest = _manifest(stage, context, recipe, found, began, counts)
@@ -88,12 +89,23 @@ def execute(
                     raise StageFailed(_nothing_left(label, manifest))
                 if counts is None:
                     manifest = _commit_whole(store, prefix, context.directory, manifest, rows)
+                elif stage.place is not None:
+                    _gather(store, manifest, context.directory)
+                    manifest = store.commit(prefix, context.directory, manifest)
                 else:
-                    store.write_json(f"{prefix}/manifest.json", manifest)
+                    store.write_json(f"{prefix}/{MANIFEST}", manifest)
     store.write_json(f"runs/{run}/stages/{label}.json", {"output": prefix, "manifest": manifest})
     progress.drops = Counter(manifest["drops"])
     progress.send(state="skipped" if skipped else "done", note=finished_note(manifest))
     return prefix
+
+
+def _gather(store: Store, manifest: Mapping[str, Any], folder: Path) -> None:
+    """Copy the shards' files to one folder: an output with a place of its own is whole there."""
+    for name, entry in manifest["files"].items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.fetch(entry["key"], entry["sha256"]), target)
 
 
 def finished_note(manifest: Mapping[str, Any]) -> str:
@@ -142,7 +154,7 @@ def _run_whole(stage: Stage, context: Context, settings: Any, found: Mapping[str
     if result is None:
         return {}
     assert stage.produces is not None, f"{stage.name} yields records but does not say which"
-    return write_records(result, stage.produces, context, "part")
+    return write_records(result, stage.produces, context.directory, "part", context.counts, context.progress.drops)
 
 
 def _commit_whole(
@@ -156,12 +168,12 @@ def _commit_whole(
 
 
 def _run_shards(
-    stage: Stage, context: Context, parts: list[Shard], only: tuple[int, int] | None
+    stage: Stage, context: Context, parts: list[Shard], keys: Mapping[str, str], only: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
     """Run the shards that are not done, in processes; returns every shard's manifest in order."""
     if only:
         parts = parts[only[0] :: only[1]]
-    store, keys = context.store, {part.name: digest_of(context.key, part.name, part.digest) for part in parts}
+    store = context.store
     found = {part.name: _finished(store, f"stages/{stage.name}/shards/{keys[part.name]}") for part in parts}
     todo = [part for part in parts if found[part.name] is None]
     num_workers = min(stage.workers or workspace(), len(todo))
@@ -219,7 +231,9 @@ def _run_shard(
             items = stage.body(context, settings, read_records(store.fetch(place, digest), stage.per))
         assert stage.produces is not None and items is not None
         with _failures(f"{stage.name}, shard {part.name}"):
-            rows = write_records(items, stage.produces, context, part.name.removesuffix("-00000"))
+            rows = write_records(
+                items, stage.produces, context.directory, part.name.removesuffix("-00000"), context.counts, own.drops
+            )
         progress.drops.update(own.drops)
         manifest = {
             "shard": part.name,

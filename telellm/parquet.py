@@ -1,5 +1,6 @@
 """Parquet: records streamed to and from files, with bounded memory."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -9,9 +10,6 @@ from telellm.records import Document, Question, Record, Rejected, from_batch, re
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
-
-    from telellm.stage import Context
-
 ROWS_IN_MEMORY = 256
 FILE_BYTES = 256 * 2**20
 """A whole data set is written in files of about this size (bytes of text)."""
@@ -19,11 +17,16 @@ R = TypeVar("R", Document, Question)
 
 
 def write_records(
-    items: Iterable[Record | Rejected], kind: type[Document] | type[Question], context: "Context", name: str
+    items: Iterable[Record | Rejected],
+    kind: type[Document] | type[Question],
+    folder: Path,
+    name: str,
+    counts: Counter[str],
+    drops: Counter[str],
 ) -> dict[str, int]:
     """Stream records to `data/<name>-….parquet` and rejects to `rejects/<name>.parquet`; returns rows a file.
 
-    Counts `out` and the drops. Memory is bounded by `ROWS_IN_MEMORY` records.
+    Adds to `counts["out"]` and to `drops` by reason. Memory is bounded by `ROWS_IN_MEMORY` records.
     """
     import pyarrow
     import pyarrow.parquet as parquet
@@ -36,7 +39,7 @@ def write_records(
     written_bytes = 0
 
     def write(file: str, table: "pyarrow.Table") -> None:
-        path = context.directory / file
+        path = folder / file
         if file not in writers:
             path.parent.mkdir(parents=True, exist_ok=True)
             writers[file] = parquet.ParquetWriter(path, table.schema, compression="zstd")
@@ -57,10 +60,10 @@ def write_records(
     try:
         for item in items:
             if isinstance(item, Rejected):
-                context.progress.drops[item.reason] += 1
+                drops[item.reason] += 1
                 thrown.append(rejected_row(item))
             else:
-                context.counts["out"] += 1
+                counts["out"] += 1
                 kept.append(item)
             if len(kept) + len(thrown) >= ROWS_IN_MEMORY:
                 flush()
