@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from telellm.store import MANIFEST, PARALLEL_TRANSFERS, Store, StoreUnavailable
+from telellm.store import MANIFEST, PARALLEL_TRANSFERS, InvalidStore, Store, StoreUnavailable
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -50,6 +50,8 @@ class BucketStore(Store):
                 "XMinioStorageFull": "the server is full: make room there",
             }.get(error.code or "", "see the server's log")
             raise StoreUnavailable(f"store: {self.uri}: {error.code}: {error.message}; {remedy}") from error
+        except ValueError as error:
+            raise InvalidStore(f"store: {self.uri}: {error}; write s3://bucket/prefix") from error
         except (HTTPError, MinioException) as error:
             endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
             raise StoreUnavailable(

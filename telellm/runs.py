@@ -14,7 +14,7 @@ from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, parse
 from telellm.stage import Output, Stage, StageFailed
-from telellm.store import Store, StoreUnavailable, TornOutput
+from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput
 
 STAGES = {
     "ingest": "telellm.corpus.ingest",
@@ -92,12 +92,12 @@ def fail(where: str, error: Exception, progress: Progress | None = None) -> NoRe
 
 def exit_code(error: Exception) -> int:
     """Return 2 for what the user gave and 1 for work that failed."""
-    return 2 if isinstance(error, RecipeError) else 1
+    return 2 if isinstance(error, RecipeError | InvalidStore) else 1
 
 
 def message_of(error: Exception) -> str:
     """Return an error as one message; errors that no one foresaw keep their type."""
-    if isinstance(error, RecipeError | StageFailed | StoreUnavailable | TornOutput):
+    if isinstance(error, RecipeError | InvalidStore | StageFailed | StoreUnavailable | TornOutput):
         return str(error)
     return f"{type(error).__name__}: {error}\n  run again with --debug for the traceback"
 

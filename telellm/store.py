@@ -20,6 +20,10 @@ MANIFEST = "manifest.json"
 PARALLEL_TRANSFERS = 8
 
 
+class InvalidStore(ValueError):
+    """The address is not that of a store; the message says what one looks like."""
+
+
 class StoreUnavailable(OSError):
     """The store does not answer, refuses the credentials, or is full; the message says what to do."""
 
@@ -53,7 +57,7 @@ class Store(ABC):
     def open(uri: str) -> "Store":
         """Open `file:///folder`, a plain folder, or `s3://bucket/prefix`.
 
-        Raises `ValueError` for another scheme and `StoreUnavailable` when it does not answer.
+        Raises `InvalidStore` for another scheme and `StoreUnavailable` when it does not answer.
         """
         parts = urlsplit(uri)
         if parts.scheme == "s3":
@@ -61,10 +65,10 @@ class Store(ABC):
 
             return BucketStore(uri, parts.netloc, parts.path.strip("/"))
         if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
-            raise ValueError(f"store: {uri}: write file:///absolute/path or a plain path")
+            raise InvalidStore(f"store: {uri}: write file:///absolute/path or a plain path")
         if parts.scheme in ("", "file"):
             return DirectoryStore(Path(unquote(parts.path) if parts.scheme else uri).expanduser().resolve())
-        raise ValueError(f'store: {uri}: "{parts.scheme}" is not a kind of store; known kinds: file, s3')
+        raise InvalidStore(f'store: {uri}: "{parts.scheme}" is not a kind of store; known kinds: file, s3')
 
     @abstractmethod
     def read(self, key: str) -> bytes:
