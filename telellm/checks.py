@@ -19,6 +19,8 @@ def check(recipe: Recipe) -> None:
     models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}
     if not recipe.lm.endpoint:
         models["lm.model"] = recipe.lm.model
+    if recipe.evaluation.judge and not recipe.evaluation.judge.endpoint:
+        models["evaluation.judge.model"] = recipe.evaluation.judge.model
     for field, model in models.items():
         if model:
             try:
@@ -32,6 +34,6 @@ def check(recipe: Recipe) -> None:
 def _missing(field: str, path: str) -> list[str]:
     if not path or "://" in path or Path(path).exists():
         return []
-    parent = next(p for p in Path(path).parents if p.exists())
+    parent = next(p for p in Path(path).parents if p.is_dir())
     known = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))[:12]
     return [f"{field}: {path} does not exist\n  {parent} holds: {', '.join(known) or 'nothing'}"]

@@ -4,6 +4,8 @@ Everything that is the same for every stage is here, once: the digest that names
 manifest last, and what is said when it fails.
 """
 
+import errno
+import os
 import shutil
 import sys
 import tempfile
@@ -34,7 +36,7 @@ from telellm.stage import (
     peak_rss_mib,
     workspace,
 )
-from telellm.store import MANIFEST, Store, StoreUnavailable, sha256_file
+from telellm.store import MANIFEST, InvalidStore, Store, StoreUnavailable, TornOutput, sha256_file
 
 
 def execute(
@@ -72,6 +74,8 @@ def execute(
         settings = recipe.section(stage.sections[0])
         with _failures(label):
             parts = _divide(stage, context, settings, found)
+            if shards and parts is None:
+                raise RecipeError(f"stage {stage.name} has no shards: it needs its whole input; leave out --shards")
             shard_keys = {part.name: digest_of(key, part.name, part.digest) for part in parts or []}
             key = context.key = digest_of(key, *_input_digests(stage, found, parts))
             prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
@@ -83,6 +87,9 @@ def execute(
                 else:
                     rows, counts = {}, _run_shards(stage, context, parts, shard_keys, shards)
                     if shards:
+                        progress.send(
+                            state="done", note=f"shards {shards[0]}/{shards[1]}: {len(counts)} of {len(parts)}"
+                        )
                         return ""
                 manifest = _manifest(stage, context, recipe, found, began, counts)
                 if stage.produces is not None and not manifest["out"]:
@@ -185,7 +192,7 @@ def _run_shards(
     else:
         context.progress.start(len(parts), "shards")
         context.progress.advance(len(parts) - len(todo))
-        with ProcessPoolExecutor(num_workers, initializer=_die_with_parent) as pool:
+        with ProcessPoolExecutor(num_workers, initializer=_die_with_parent, initargs=(os.getpid(),)) as pool:
             waiting: dict[Future[dict[str, Any]], Shard] = {}
             remaining = iter(todo)
             try:
@@ -223,14 +230,14 @@ def _run_shard(
         own._began = progress._began
         context = Context(recipe, store, run, Path(folder), own, key)
         settings = recipe.section(stage.sections[0])
-        if stage.per is None:
-            items = stage.body(context, settings, part.content)
-        else:
-            place, digest, num_rows = part.content
-            context.counts["in"] = num_rows
-            items = stage.body(context, settings, read_records(store.fetch(place, digest), stage.per))
-        assert stage.produces is not None and items is not None
         with _failures(f"{stage.name}, shard {part.name}"):
+            if stage.per is None:
+                items = stage.body(context, settings, part.content)
+            else:
+                place, digest, num_rows = part.content
+                context.counts["in"] = num_rows
+                items = stage.body(context, settings, read_records(store.fetch(place, digest), stage.per))
+            assert stage.produces is not None and items is not None
             rows = write_records(
                 items, stage.produces, context.directory, part.name.removesuffix("-00000"), context.counts, own.drops
             )
@@ -242,6 +249,7 @@ def _run_shard(
             "out": context.counts.pop("out", 0),
             "counts": dict(context.counts),
             "drops": dict(own.drops),
+            "summary": context.summary,
             "rows": rows,
         }
         return store.commit(str(manifest["place"]), context.directory, manifest)
@@ -255,13 +263,15 @@ def _in_worker(reference: str, recipe: str, store: str, run: str, part: Shard, k
     return manifest | {"peak_rss_mib": peak_rss_mib()}
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """A worker whose parent was killed ends too, and leaves no process behind."""
     if sys.platform == "linux":
         import ctypes
         import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # killed before this line
+            os._exit(1)
 
 
 def _manifest(
@@ -281,6 +291,7 @@ def _manifest(
         for part in parts:
             counts.update({"in": part["in"], "out": part["out"]} | part["counts"])
             drops.update(part["drops"])
+            context.summary |= part.get("summary", {})
             peak = max(peak, part.get("peak_rss_mib", 0))
             for name, entry in part["files"].items():
                 files[name] = entry | {"key": f"{part['place']}/{name}"}
@@ -320,11 +331,16 @@ def _failures(where: str) -> Iterator[None]:
     """Name the stage or shard in whatever goes wrong; what a person gave keeps its own words."""
     try:
         yield
-    except (RecipeError, StageFailed, StoreUnavailable):
+    except (RecipeError, StageFailed, StoreUnavailable, TornOutput, InvalidStore):
         raise
     except BrokenProcessPool as error:
         raise StageFailed(
             f"{where}: a worker died without a word, most often for lack of memory; finished shards are kept: run again"
         ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StageFailed(
+                f"{where}: the disk of {tempfile.gettempdir()} is full; make room or set TMPDIR, then run again: "
+                "finished shards are kept"
+            ) from error
         raise StageFailed(f"{where}: {type(error).__name__}: {error}") from error

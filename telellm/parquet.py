@@ -10,7 +10,9 @@ from telellm.records import Document, Question, Record, Rejected, from_batch, re
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
+
 ROWS_IN_MEMORY = 256
+CHARACTERS_IN_MEMORY = 16 * 2**20
 FILE_BYTES = 256 * 2**20
 """A whole data set is written in files of about this size (bytes of text)."""
 R = TypeVar("R", Document, Question)
@@ -26,7 +28,8 @@ def write_records(
 ) -> dict[str, int]:
     """Stream records to `data/<name>-….parquet` and rejects to `rejects/<name>.parquet`; returns rows a file.
 
-    Adds to `counts["out"]` and to `drops` by reason. Memory is bounded by `ROWS_IN_MEMORY` records.
+    Adds to `counts["out"]` and to `drops` by reason. Memory is bounded by `ROWS_IN_MEMORY` records
+    and `CHARACTERS_IN_MEMORY` of text.
     """
     import pyarrow
     import pyarrow.parquet as parquet
@@ -36,7 +39,7 @@ def write_records(
     kept: list[Record] = []
     thrown: list[dict[str, str]] = []
     writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
-    written_bytes = 0
+    written_bytes = held = 0
 
     def write(file: str, table: "pyarrow.Table") -> None:
         path = folder / file
@@ -47,7 +50,8 @@ def write_records(
         rows[file] = rows.get(file, 0) + len(table)
 
     def flush() -> None:
-        nonlocal written_bytes
+        nonlocal written_bytes, held
+        held = 0
         if kept:
             table = to_table(kept, kind)
             write(f"data/{name}-{written_bytes // FILE_BYTES:05}.parquet", table)
@@ -62,10 +66,12 @@ def write_records(
             if isinstance(item, Rejected):
                 drops[item.reason] += 1
                 thrown.append(rejected_row(item))
+                held += len(thrown[-1]["item"])
             else:
                 counts["out"] += 1
                 kept.append(item)
-            if len(kept) + len(thrown) >= ROWS_IN_MEMORY:
+                held += len(item.content) if isinstance(item, Document) else 0
+            if len(kept) + len(thrown) >= ROWS_IN_MEMORY or held >= CHARACTERS_IN_MEMORY:
                 flush()
         flush()
     finally:

@@ -141,9 +141,9 @@ def running_line(event: Event) -> str:
         if rate:
             parts.append(f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
         if rate and total:
-            parts.append(f"eta {duration((total - done) / rate)}")
+            parts.append(f"eta {duration(max(0, total - done) / rate)}")
     parts += [part for part in (event.get("note"), drops_text(event.get("drops", {}))) if part]
-    return "  ".join(parts)
+    return " ".join("  ".join(parts).splitlines())
 
 
 def finished_line(event: Event) -> str:

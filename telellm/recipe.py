@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+MAXIMUM_CHARACTERS = 2**20
+MAXIMUM_VALUES = 10_000
+"""Far above any recipe: what is longer is a wrong file, or made to fill the memory."""
 
 
 class RecipeError(ValueError):
@@ -23,19 +27,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-def _absolute(value: str, info: ValidationInfo) -> str:
-    if not value or "://" in value or value.startswith("package:"):
+class _Here(str):
+    """Text from the command line: if it is a path, then one in the working folder."""
+
+
+def _absolute(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value or "://" in value or value.startswith("package:"):
         return value
-    return str((Path((info.context or {}).get("folder", ".")) / Path(value).expanduser()).resolve())
+    folder = Path() if isinstance(value, _Here) else Path((info.context or {}).get("folder", "."))
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except (ValueError, RuntimeError) as error:  # a zero byte, an unknown ~user
+        raise ValueError(f"this is not a path ({error})") from None
 
 
-def _model(value: str, info: ValidationInfo) -> str:
+def _model(value: Any, info: ValidationInfo) -> Any:
     """A model may be a hub name (`owner/name`): it is a path only where it looks like one."""
-    return _absolute(value, info) if value.startswith((".", "/", "~")) or value.endswith(".gguf") else value
+    is_path = isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(".gguf"))
+    return _absolute(value, info) if is_path else value
 
 
-PathOrUri = Annotated[str, AfterValidator(_absolute)]
-ModelName = Annotated[str, AfterValidator(_model)]
+PathOrUri = Annotated[str, BeforeValidator(_absolute)]
+ModelName = Annotated[str, BeforeValidator(_model)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -132,18 +145,22 @@ class Corpus(Settings):
 class TeleEval(Settings):
     """Section `tele_eval`: open questions from the corpus."""
 
-    max_questions: int = Field(0, ge=0, description="Questions to keep at most over all documents; 0: no limit.")
-    questions_per_passage: int = Field(1, ge=1, le=10, description="Questions that the model is asked for at once.")
-    passages_per_document: int = Field(4, ge=1, description="Passages of a document that are asked about.")
-    passage_words: int = Field(160, ge=40, description="Length of a passage (words).")
-    held_out_share: Share = Field(0.2, description="Share of documents that training never sees.")
-    minimum_answer_words: int = Field(3, ge=1, description="Shorter answers are rejected (words).")
-    maximum_answer_words: int = Field(80, ge=5, description="Longer answers are rejected (words).")
-    support_threshold: Share = Field(
-        0.5, description="Least probability, by the model, that the passage supports the answer."
+    passages_per_document: int = Field(
+        4, ge=1, description="Passages of a document that are asked about, one question each."
     )
-    prompt: str = Field("question-1", description="Name of the prompt in telellm/tele_eval/prompts.")
-    max_answer_tokens: int = Field(128, ge=16, description="Longest question and answer that is generated (tokens).")
+    passage_words: int = Field(80, ge=20, description="Length of the passage that the model reads (words).")
+    held_out_share: Share = Field(0.2, description="Share of documents that training never sees.")
+    minimum_answer_words: int = Field(8, ge=1, description="Shorter answers are rejected (words).")
+    maximum_answer_words: int = Field(45, ge=5, description="Longer answers are rejected (words).")
+    minimum_overlap: Share = Field(
+        0.8, description="Least share of the answer's content words that the passage must contain."
+    )
+    support_threshold: Share = Field(
+        0.5, description="Least probability, by the model, that the passage supports the answer to the question."
+    )
+    prompt: str = Field("question-1", description="Name of the prompt for questions in telellm/tele_eval/prompts.")
+    support_prompt: str = Field("support-1", description="Name of the prompt for support in telellm/tele_eval/prompts.")
+    max_question_tokens: int = Field(48, ge=16, description="Longest question that is generated (tokens).")
 
 
 class Pack(Settings):
@@ -280,10 +297,7 @@ def parse(text: str, source: str = "recipe", folder: Path | None = None, changes
 
     Raises `RecipeError` with one line a mistake.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    data = _read_yaml(text, source)
     if not isinstance(data, dict):
         raise RecipeError(f"{source}: a recipe is a mapping of sections, not {type(data).__name__}")
     for change in (changes := list(changes)):
@@ -295,14 +309,51 @@ def parse(text: str, source: str = "recipe", folder: Path | None = None, changes
         raise RecipeError("\n".join(_explain(mistake, where) for mistake in error.errors())) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values; a date stays the text that it is."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(text: str, source: str) -> Any:
+    if len(text) > MAXIMUM_CHARACTERS:
+        raise RecipeError(f"{source}: {len(text):,} characters are no recipe; it has at most {MAXIMUM_CHARACTERS:,}")
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _refuse_bomb(node)
+        return loader.construct_document(node) if node else None
+    except Exception as error:  # PyYAML lets errors of many kinds through
+        raise RecipeError(f"{source}: not valid YAML: {_short(' '.join(str(error).split()), 300)}") from None
+
+
+def _refuse_bomb(node: Any) -> None:
+    """Count values before they are made: aliases of aliases could fill the memory."""
+    waiting, num_values = [node], 0
+    while waiting:
+        value = waiting.pop()
+        num_values += 1
+        if num_values > MAXIMUM_VALUES:
+            raise ValueError(f"more than {MAXIMUM_VALUES:,} values, counting each use of an alias")
+        if isinstance(value, yaml.MappingNode):
+            waiting += [part for pair in value.value for part in pair]
+        elif isinstance(value, yaml.SequenceNode):
+            waiting += value.value
+
+
+def _short(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 def _apply(data: dict[str, Any], change: str) -> None:
     path, equals, value = change.partition("=")
     if not equals or not path:
         raise RecipeError(f'--set {change}: write --set section.field=value (value may be YAML, as in "[a, b]")')
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {change}: not valid YAML: {' '.join(str(error).split())}") from None
+    parsed = _read_yaml(value, f"--set {change}")
     *parents, name = path.split(".")
     for parent in parents:
         if data.get(parent) is None:
@@ -317,14 +368,9 @@ def _from_here(value: Any) -> Any:
     """A path given on the command line means one in the working folder."""
     if isinstance(value, list):
         return [_from_here(item) for item in value]
-    if (
-        isinstance(value, str)
-        and "://" not in value
-        and (value.startswith((".", "~")) or Path(value).exists())
-        and value
-    ):
-        return str(Path(value).expanduser().resolve())
-    return value
+    if isinstance(value, dict):
+        return {key: _from_here(item) for key, item in value.items()}
+    return _Here(value) if isinstance(value, str) else value
 
 
 def _near(path: Path) -> str:
@@ -344,9 +390,11 @@ def _explain(mistake: Any, source: str) -> str:
         return f"{source}: {field}: this field is missing{_describe(location)}"
     if kind == "literal_error":
         known = [part.strip(" '\"") for part in str(context["expected"]).replace(" or ", ",").split(",")]
-        what = next((part for part in reversed(location) if not part.isdigit()), "value")
-        return f'{source}: {field}: "{value}" is not a {what}{_alternatives(str(value), known, what + "s")}'
-    shown = f"{value!r}" if not isinstance(value, str) else f'"{value}"'
+        what = "value" if location[-1].isdigit() else location[-1]
+        plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+        given = _short(str(value))
+        return f'{source}: {field}: "{given}" is not a {what}{_alternatives(given, known, plural)}'
+    shown = _short(repr(value)) if not isinstance(value, str) else f'"{_short(value)}"'
     return f"{source}: {field}: {shown}: {mistake['msg'].removeprefix('Value error, ')}{_describe(location)}"
 
 

@@ -35,8 +35,9 @@ class Document:
         """
         if category not in CATEGORIES:
             raise ValueError(f'"{category}" is not a category; known categories: {", ".join(CATEGORIES)}')
-        metadata["sha256"] = sha256(content.encode("utf-8", "replace")).hexdigest()
-        return cls(f"{category}_{key}", category, content, _canonical(metadata))
+        content = whole(content)
+        metadata["sha256"] = _digest(content)
+        return cls(whole(f"{category}_{key}"), category, content, _canonical(metadata))
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -46,8 +47,8 @@ class Document:
 
     def with_content(self, content: str) -> Self:
         """Return the document with another text and that text's digest."""
-        digest = sha256(content.encode("utf-8", "replace")).hexdigest()
-        return replace(self, content=content, metadata=_canonical(self.fields | {"sha256": digest}))
+        content = whole(content)
+        return replace(self, content=content, metadata=_canonical(self.fields | {"sha256": _digest(content)}))
 
     def with_fields(self, **changes: Any) -> Self:
         """Return the document with some fields of its metadata set."""
@@ -84,8 +85,21 @@ Record = Document | Question
 R = TypeVar("R", Document, Question)
 
 
+def whole(text: str) -> str:
+    """Return text that UTF-8 can hold: surrogate pairs are joined, half ones become U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _digest(content: str) -> str:
+    return sha256(content.encode()).hexdigest()
+
+
 def _canonical(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return whole(json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")))
 
 
 def schema(kind: type[Record]) -> "pyarrow.Schema":
@@ -96,10 +110,11 @@ def schema(kind: type[Record]) -> "pyarrow.Schema":
 
 
 def to_table(records: Iterable[Record], kind: type[Record]) -> "pyarrow.Table":
-    """Return records as an Arrow table with `schema(kind)`."""
+    """Return records as an Arrow table with `schema(kind)`; every text is made `whole`."""
     import pyarrow
 
-    return pyarrow.Table.from_pylist([asdict(record) for record in records], schema=schema(kind))
+    rows = [{name: whole(value) for name, value in asdict(record).items()} for record in records]
+    return pyarrow.Table.from_pylist(rows, schema=schema(kind))
 
 
 def from_batch(batch: "pyarrow.RecordBatch", kind: type[R]) -> Iterator[R]:
@@ -114,7 +129,7 @@ def rejected_row(rejected: Rejected) -> dict[str, str]:
     item = rejected.item if isinstance(rejected.item, Mapping) else asdict(rejected.item)
     return {
         "reason": rejected.reason,
-        "detail": rejected.detail,
-        "id": str(item.get("id", item.get("file", ""))),
+        "detail": whole(rejected.detail),
+        "id": whole(str(item.get("id", item.get("file", "")))),
         "item": _canonical(item),
     }

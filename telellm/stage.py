@@ -74,6 +74,8 @@ class Output:
     def folder(self, name: str) -> Path:
         """Return a local folder that holds its files under `name/` (a model directory)."""
         names = self.names(f"{name}/")
+        if not names:
+            raise RecipeError(f"{self.store.uri}/{self.prefix}: this output has no folder {name}/; name another input")
         paths = [self.path(file) for file in names]
         if paths[0].as_posix().endswith(names[0]):
             return paths[0].parents[names[0].count("/") - name.count("/") - 1]
@@ -190,13 +192,18 @@ def stage(
 def code_version(stage: Stage) -> str:
     """Return the digest of the code and prompts that a stage's output depends on: its room, models and records."""
     package = Path(__file__).parent
-    room = package / stage.body.__module__.split(".")[1]
+    home = Path(inspect.getfile(stage.body))
     paths = [package / "records.py"]
-    for folder in (room, package / "lm"):
-        paths += [path for path in folder.rglob("*") if path.suffix in (".py", ".md", ".txt", ".html")]
+    if not home.is_relative_to(package):
+        paths.append(home)
+    else:
+        room = package / home.relative_to(package).parts[0]
+        for folder in (room, package / "lm"):
+            paths += [path for path in folder.rglob("*") if path.suffix in (".py", ".md", ".txt", ".html")]
     state = sha256()
     for path in sorted(paths):
-        state.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+        name = path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
+        state.update(name.encode() + path.read_bytes())
     return state.hexdigest()[:12]
 
 

@@ -21,7 +21,7 @@ PARALLEL_TRANSFERS = 8
 
 
 class InvalidStore(ValueError):
-    """The address is not that of a store; the message says what one looks like."""
+    """The address is not that of a store or of a place in it; the message says what one looks like."""
 
 
 class StoreUnavailable(OSError):
@@ -114,17 +114,24 @@ class Store(ABC):
                 try:
                     self.download(key, temporary)
                 except FileNotFoundError:
-                    raise TornOutput(f"{self.uri}/{key} is in a manifest but not in the store") from None
+                    raise TornOutput(
+                        f"{self.uri}/{key} is in a manifest but not in the store; run the stage that makes it again"
+                    ) from None
                 if (found := sha256_file(temporary)) != sha256:
-                    raise TornOutput(f"{self.uri}/{key} has the digest {found[:12]}…, its manifest says {sha256[:12]}…")
+                    raise TornOutput(
+                        f"{self.uri}/{key} is not the file that its manifest names (digest {found[:12]}…, not "
+                        f"{sha256[:12]}…); delete its folder and run again"
+                    )
         return target
 
     def read_json(self, key: str) -> dict[str, Any] | None:
-        """Return a JSON object, or None where there is none."""
+        """Return a JSON object, or None where there is none; raises `TornOutput` where it is no JSON."""
         try:
             value: dict[str, Any] = json.loads(self.read(key))
         except FileNotFoundError:
             return None
+        except ValueError:
+            raise TornOutput(f"{self.uri}/{key} is damaged (no JSON); delete its folder and run again") from None
         return value
 
     def write_json(self, key: str, value: Mapping[str, Any]) -> None:
@@ -153,6 +160,13 @@ class Store(ABC):
         whole = {**manifest, "files": files}
         self.write_json(f"{prefix}/{MANIFEST}", whole)
         return whole
+
+
+def inside(key: str) -> str:
+    """Return the key; raises `InvalidStore` for one that would leave the store."""
+    if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+        raise InvalidStore(f"store: {key!r} would leave the store; a place is a relative path such as stages/clean/…")
+    return key
 
 
 @contextmanager
@@ -192,16 +206,13 @@ class DirectoryStore(Store):
             raise StoreUnavailable(f"store: {root}: the folder cannot be made: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
-        path = self.root / key
-        if ".." in Path(key).parts or Path(key).is_absolute():
-            raise ValueError(f"store: {key} would leave the store")
-        return path
+        return self.root / inside(key)
 
     def read(self, key: str) -> bytes:
         """Return an object."""
         try:
             return self._path(key).read_bytes()
-        except NotADirectoryError:
+        except (NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(key) from None
 
     def write(self, key: str, data: bytes) -> None:
@@ -224,7 +235,7 @@ class DirectoryStore(Store):
         """Return the object's own path: nothing is copied, its size was checked when it was written."""
         path = self._path(key)
         if not path.exists():
-            raise TornOutput(f"{path} is in a manifest but not in the store")
+            raise TornOutput(f"{path} is in a manifest but not in the store; run the stage that makes it again")
         if sha256_file(path) != sha256:
             raise TornOutput(f"{path} is not the file that its manifest names; delete its folder and run again")
         return path
@@ -232,9 +243,8 @@ class DirectoryStore(Store):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys under a folder, sorted."""
         folder = self._path(prefix)
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.endswith(".part"):
-                yield path.relative_to(self.root).as_posix()
+        paths = (path for path in folder.rglob("*") if path.is_file() and not _is_temporary(path))
+        yield from sorted(path.relative_to(self.root).as_posix() for path in paths)
 
     def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield keys and digests; `prefix` may be one file."""
@@ -250,6 +260,10 @@ class DirectoryStore(Store):
         folder = self._path(prefix)
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".part")
 
 
 @contextmanager
