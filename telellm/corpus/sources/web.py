@@ -1,7 +1,8 @@
 """Web: pages of a WARC or WET archive, or single HTML files, as Markdown text whose formulas are LaTeX."""
 
 import re
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from io import BytesIO
 from typing import Any
@@ -49,7 +50,8 @@ _WEB_CHARSETS = {
     "gb2312": "gb18030",
 }
 """What browsers read where a page names the charset (WHATWG Encoding Standard)."""
-_DECODERS = {"gzip": GzipReader, "x-gzip": GzipReader, "deflate": GzipReader, "br": BrotliReader, "zstd": ZstdReader}
+_INLINE_FORMULA = re.compile(r"\\\(((?:[^\\]|\\[^()])*+)\\\)")
+_BLOCK_FORMULA = re.compile(r"\\\[((?:[^\\]|\\[^\[\]])*+)\\\]")
 
 
 def read(file: SourceFile, languages: Sequence[str] = ("en",)) -> Iterator[Document | Rejected]:
@@ -104,7 +106,7 @@ def _read_record(record: WarcRecord, file: SourceFile, languages: Sequence[str])
         body = _undo_encodings(
             body, headers.get("Transfer-Encoding", "") or "", headers.get("Content-Encoding", "") or ""
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zlib.error) as error:
         return page.reject("not a page", f"cannot decode: {error}")
     return page.read_html(body, record.http_charset or "", languages)
 
@@ -112,14 +114,29 @@ def _read_record(record: WarcRecord, file: SourceFile, languages: Sequence[str])
 def _undo_encodings(body: bytes, transfer: str, content: str) -> bytes:
     """Return at most one byte more than a page may have; a crawler may leave the headers of what it undid."""
     names = [name.strip().lower() for name in f"{transfer},{content}".split(",")]
-    readers = [reader for name in names if (reader := ChunkedReader if name == "chunked" else _DECODERS.get(name))]
-    for reader in readers[:3]:
+    for name in [name for name in names if name in _DECODERS][:3]:
         try:
-            body = reader(BytesIO(body)).read(MAX_PAGE_BYTES + 1)
-        except (OSError, ValueError):
-            if not body.lstrip()[:1] == b"<":
+            body = _DECODERS[name](body)
+        except (OSError, ValueError, zlib.error):
+            if not body.lstrip().startswith(b"<"):
                 raise
     return body
+
+
+def _inflate(body: bytes) -> bytes:
+    """Undo `deflate`, which some servers send without the zlib header."""
+    has_header = len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
+    return zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS).decompress(body, MAX_PAGE_BYTES + 1)
+
+
+_DECODERS: dict[str, Callable[[bytes], bytes]] = {
+    "chunked": lambda body: ChunkedReader(BytesIO(body)).read(MAX_PAGE_BYTES + 1),
+    "gzip": lambda body: GzipReader(BytesIO(body)).read(MAX_PAGE_BYTES + 1),
+    "x-gzip": lambda body: GzipReader(BytesIO(body)).read(MAX_PAGE_BYTES + 1),
+    "deflate": _inflate,
+    "br": lambda body: BrotliReader(BytesIO(body)).read(MAX_PAGE_BYTES + 1),
+    "zstd": lambda body: ZstdReader(BytesIO(body)).read(MAX_PAGE_BYTES + 1),
+}
 
 
 class _Page:
@@ -211,9 +228,9 @@ def extract_text(html: str) -> tuple[str, str, str]:
     declared = (tree.get("lang") or tree.get("{http://www.w3.org/XML/1998/namespace}lang") or "")[:2].lower()
     _keep_formulas(tree)
     etree.strip_tags(tree, "b", "strong", "i", "em")
-    text = extract(tree, output_format="markdown", include_comments=False, include_tables=True) or ""
-    text = re.sub(r"\\\((.{1,2000}?)\\\)", lambda found: f"${found[1].strip()}$", text)
-    text = re.sub(r"\\\[([^\]]{1,4000}?)\\\]", lambda found: f"$${' '.join(found[1].split())}$$", text)
+    # precision, fast: on articles the same text as with justext and readability, which are quadratic and add menus
+    text = extract(tree, output_format="markdown", favor_precision=True, fast=True, include_comments=False) or ""
+    text = re.sub(r"[ \t]++$", "", text, flags=re.MULTILINE)
     return title, declared, text.strip()
 
 
@@ -232,6 +249,9 @@ def _keep_formulas(tree: Any) -> None:
         annotation = math.xpath(".//annotation[@encoding='application/x-tex']")
         latex = annotation[0].text_content() if annotation else math.get("alttext") or ""
         _replace(math, _formula(latex, math.get("display") == "block") if latex.strip() else math.text_content())
+    for element in tree.iter():
+        if isinstance(element.tag, str):
+            element.text, element.tail = _delimit(element.text), _delimit(element.tail)
 
 
 def _formula(latex: str, is_block: bool) -> str:
@@ -240,6 +260,15 @@ def _formula(latex: str, is_block: bool) -> str:
         latex = latex[len("{\\displaystyle") : -1].strip()
     mark = "$$" if is_block else "$"
     return f"{mark}{latex}{mark}" if latex else ""
+
+
+def _delimit(text: str | None) -> str | None:
+    """Write `\\(…\\)` as `$…$`; an opening mark without its end costs the extractor quadratic time."""
+    if text is None or "\\" not in text:
+        return text
+    text = _INLINE_FORMULA.sub(lambda found: _formula(found[1], False), text)
+    text = _BLOCK_FORMULA.sub(lambda found: _formula(found[1], True), text)
+    return re.sub(r"(\\++)([(\[])", lambda found: f"{found[1]} {found[2]}" if len(found[1]) > 1 else found[2], text)
 
 
 def _replace(element: Any, text: str) -> None:

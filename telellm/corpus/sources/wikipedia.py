@@ -308,8 +308,6 @@ def _raise(is_superscript: bool, text: str) -> str:
 def _balance(text: str) -> str:
     """Escape every bracket without a partner, and cut out what is nested deeper than `MAX_NESTING`."""
     brackets = list(_BRACKET.finditer(text))
-    if len(brackets) > MAX_BRACKETS:
-        return _strip_brackets(text).translate(_STRAY)
     partner: dict[int, int] = {}
     stack: list[tuple[str, int]] = []
     waiting = {"}}": 0, "]]": 0, "|}": 0}
@@ -326,7 +324,7 @@ def _balance(text: str) -> str:
                     break
             partner[start] = number
     pairs = {**partner, **{end: start for start, end in partner.items()}}
-    parts, position, depth, skipped_until = [], 0, 0, -1
+    parts, position, depth, skipped_until, num_kept = [], 0, 0, -1, 0
     for number, bracket in enumerate(brackets):
         if number > skipped_until:
             parts.append(text[position : bracket.start()].translate(_STRAY))
@@ -341,10 +339,12 @@ def _balance(text: str) -> str:
                 skipped_until, depth = partner[number], depth - 1
             else:
                 parts.append("\n{|" if bracket["table"] else bracket[0])
+                num_kept += 2
         else:
             depth -= 1
             parts.append(bracket[0])
-    return "".join([*parts, text[position:].translate(_STRAY)])
+    balanced = "".join([*parts, text[position:].translate(_STRAY)])
+    return balanced if num_kept <= MAX_BRACKETS else _strip_brackets(balanced)
 
 
 def _kept_sections(text: str) -> Iterator[str]:
@@ -621,7 +621,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r"\((?:[ ,;:]{0,20})\)", "", text)
     text = re.sub(r"\([ ;,]{1,20}", "(", text)
     text = re.sub(r"(?<=\S)[ \t]{2,}", " ", text)
-    text = re.sub(r"(?<![ \t])[ \t]{1,9}([,.;:)])(?=\s)", r"\1", text)
+    text = re.sub(r"(?<![ \t])[ \t]{1,9}([,.;:)])(?=\s|\Z)", r"\1", text)
     kept: list[str] = []
     has_text, level_below = False, 0
     for line in reversed([line.rstrip() for line in text.split("\n")]):
