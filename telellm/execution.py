@@ -79,7 +79,10 @@ def execute(
             shard_keys = {part.name: digest_of(key, part.name, part.digest) for part in parts or []}
             key = context.key = digest_of(key, *_input_digests(stage, found, parts))
             prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
+            prefix = prefix.replace("<run>", run)
             manifest = None if shards else _finished(store, prefix)
+            if manifest is not None and manifest["digest"] != key:
+                manifest = None  # a place without a key holds an older output
             skipped = manifest is not None
             if manifest is None:
                 if parts is None:
