@@ -1,0 +1,140 @@
+"""Pack: documents become sequences of tokens of one length, mixed with a share of general text."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from telellm.lm.models import load_tokenizer, model_digest
+from telellm.recipe import Pack as PackSettings
+from telellm.recipe import RecipeError
+from telellm.records import Document
+from telellm.stage import Context, Output, stage
+from telellm.training.sequences import Tokens, fill, write_sequences
+from telellm.training.texts import read_texts, replay_digests, text_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+REPLAY = "replay"
+TEXTS_AT_ONCE = 64
+
+
+class Shelf:
+    """Tokenised documents on disk, to be taken out in any order; memory holds a few numbers for each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ends = array("q", [0])
+        self.tokens_by_category: Counter[str] = Counter()
+
+    def add(self, texts: Iterable[tuple[str, str]], tokenizer: "PreTrainedTokenizerBase", limit: int = 0) -> None:
+        """Tokenise (category, text) pairs, each with the end token after it; stop after `limit` tokens (0: never)."""
+        end, begin = tokenizer.eos_token_id, self.ends[-1]
+        with self.path.open("ab") as stream:
+            for group in _groups(texts, TEXTS_AT_ONCE):
+                encoded = tokenizer([text for _, text in group], return_attention_mask=False, verbose=False)
+                for (category, _), numbers in zip(group, encoded["input_ids"], strict=True):
+                    tokens = np.asarray(numbers if numbers[-1:] == [end] else [*numbers, end], np.int32)
+                    tokens.tofile(stream)
+                    self.ends.append(self.ends[-1] + len(tokens))
+                    self.tokens_by_category[category] += len(tokens)
+                if limit and self.ends[-1] - begin >= limit:
+                    return
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def take(self, wanted: Iterable[tuple[int, int]]) -> Iterator[Tokens]:
+        """Yield the beginnings of documents, given as (number, tokens)."""
+        tokens = np.memmap(self.path, np.int32, "r")
+        for number, length in wanted:
+            begin = self.ends[number]
+            yield np.array(tokens[begin : begin + length])
+
+    def length(self, number: int) -> int:
+        """Return the number of tokens of a document."""
+        return self.ends[number + 1] - self.ends[number]
+
+
+@stage(
+    sections=("training.pack", "model", "seed"),
+    place=lambda recipe, key, inputs: f"packed/{key}",
+    identity=lambda recipe: [
+        model_digest(recipe.model.name, recipe.model.revision),
+        replay_digests(recipe.training.pack.replay),
+    ],
+)
+def pack(context: Context, settings: PackSettings, documents: Output) -> None:
+    """Tokenise all documents, shuffle them, and pack them to `sequence_length` with their boundaries kept.
+
+    Writes `data/part-….parquet` with `tokens` and `lengths` (of the pieces of documents inside a sequence). Every
+    document ends with the tokenizer's end token; a long one continues in the next sequence. Replay documents are
+    repeated or cut until they are `replay_share` of all tokens. Source: Tele-LLMs (arXiv 2409.05314), continual
+    pretraining. Raises `RecipeError` when the tokenizer has no end token or the replay folder no text.
+    """
+    recipe = context.recipe
+    tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
+    if tokenizer.eos_token_id is None:
+        raise RecipeError(
+            f"model: {recipe.model.name}: its tokenizer has no end token, so documents cannot be told apart"
+        )
+    shelf = Shelf(context.directory / "tokens.bin")
+    texts = ((document.category, document.content) for document in documents.records(Document))
+    shelf.add(context.progress.track(texts, documents.num_records, "documents"), tokenizer)
+    num_documents, num_tokens = len(shelf), shelf.ends[-1]
+    wanted = [(number, shelf.length(number)) for number in range(num_documents)]
+    if settings.replay and settings.replay_share:
+        wanted += _replay(shelf, settings, num_tokens, recipe.seed, tokenizer)
+    num_replay = sum(length for _, length in wanted[num_documents:])
+    shuffled = np.random.default_rng(recipe.seed).permutation(len(wanted))
+    pieces = shelf.take(wanted[number] for number in shuffled)
+    num_sequences = write_sequences(fill(pieces, settings.sequence_length), context.directory / "data")
+    shelf.path.unlink()
+    total = num_tokens + num_replay
+    by_category = {name: number for name, number in sorted(shelf.tokens_by_category.items()) if name != REPLAY}
+    context.counts["out"] = num_sequences
+    context.summary |= {
+        "num_tokens": total,
+        "num_sequences": num_sequences,
+        "sequence_length": settings.sequence_length,
+        "tokens": by_category,
+        "replay_tokens": num_replay,
+        "headline": f"{total:,} tokens in {num_sequences:,} sequences"
+        + (f", {num_replay / total:.1%} replay" if num_replay else ""),
+    }
+
+
+def _replay(
+    shelf: Shelf, settings: PackSettings, num_tokens: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
+) -> list[tuple[int, int]]:
+    """Put replay text on the shelf and return which of it makes up its share: (number, tokens) of documents."""
+    if settings.replay_share >= 1:
+        raise RecipeError("training.pack.replay_share: 1 leaves no place for the corpus; choose less than 1")
+    needed = round(num_tokens * settings.replay_share / (1 - settings.replay_share))
+    store, names = text_files(settings.replay)
+    generator = np.random.default_rng([seed, 1])
+    files = [names[number] for number in generator.permutation(len(names))]
+    first = len(shelf)
+    shelf.add(((REPLAY, text) for name in files for text in read_texts(store, name)), tokenizer, limit=needed)
+    if len(shelf) == first:
+        raise RecipeError(f"training.pack.replay: {settings.replay}: its files hold no text")
+    chosen: list[tuple[int, int]] = []
+    while needed:
+        for number in generator.permutation(np.arange(first, len(shelf))):
+            length = min(needed, shelf.length(int(number)))
+            if length:
+                chosen.append((int(number), length))
+            needed -= length
+    return chosen
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
