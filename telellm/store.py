@@ -127,9 +127,11 @@ class Store(ABC):
     def read_json(self, key: str) -> dict[str, Any] | None:
         """Return a JSON object, or None where there is none; raises `TornOutput` where it is no JSON."""
         try:
-            value: dict[str, Any] = json.loads(self.read(key))
+            data = self.read(key)
         except FileNotFoundError:
             return None
+        try:
+            value: dict[str, Any] = json.loads(data)
         except ValueError:
             raise TornOutput(f"{self.uri}/{key} is damaged (no JSON); delete its folder and run again") from None
         return value
