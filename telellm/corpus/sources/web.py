@@ -1,11 +1,12 @@
 """Web: pages of a WARC or WET archive, or single HTML files, as Markdown text whose formulas are LaTeX."""
 
+import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
-from io import BytesIO
-from typing import Any
+from io import BufferedReader, BytesIO
+from typing import Any, BinaryIO, cast
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader, GzipReader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
@@ -66,15 +67,47 @@ def read(file: SourceFile, languages: Sequence[str] = ("en",)) -> Iterator[Docum
             body = stream.read(MAX_PAGE_BYTES + 1)
         yield _Page(file, file.uri, file.retrieved_at).read_html(body, "", languages)
         return
-    try:
-        for record in ArchiveIterator(str(file.path), record_types=WarcRecordType.any_type, parse_http=False):
-            result = _read_record(record, file, languages)
-            if result is not None:
-                yield result
-            if isinstance(result, Rejected) and result.reason == "truncated archive":
-                return
-    except (OSError, ValueError) as error:
-        yield file.reject("truncated archive", str(error))
+    with file.path.open("rb") as stream:
+        archive = _Archive(stream)
+        try:
+            for record in ArchiveIterator(
+                cast(BinaryIO, archive), record_types=WarcRecordType.any_type, parse_http=False
+            ):
+                result = _read_record(record, file, languages)
+                if isinstance(result, Rejected) and result.reason == "truncated archive":
+                    archive.damage = archive.damage or result.detail or "inside a record"
+                elif result is not None:
+                    yield result
+        except (OSError, ValueError) as error:
+            archive.damage = archive.damage or str(error)
+    if archive.damage:
+        yield file.reject("truncated archive", archive.damage)
+
+
+class _Archive:
+    """The bytes of an archive up to its damage; FastWARC alone takes a gzip member that is cut off for the end."""
+
+    def __init__(self, stream: BufferedReader) -> None:
+        self.damage = ""
+        self._stream: BufferedReader | gzip.GzipFile = stream
+        if stream.peek(2)[:2] == b"\x1f\x8b":
+            self._stream = gzip.GzipFile(fileobj=stream)
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return b"" if self.damage else self._stream.read1(size)  # read() would lose what precedes the damage
+        except (OSError, EOFError, zlib.error) as error:
+            self.damage = str(error)
+            return b""
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _read_record(record: WarcRecord, file: SourceFile, languages: Sequence[str]) -> Document | Rejected | None:

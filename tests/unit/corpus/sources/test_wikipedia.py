@@ -143,7 +143,7 @@ def test_markup_becomes_text(wikitext: str, text: str) -> None:
 
 
 def test_a_table_keeps_its_rows() -> None:
-    table = '{| class="wikitable"\n|+ Bands\n! Band !! Width\n|-\n| [[n78]]<br>(TDD) || 100&nbsp;MHz\n|-\n| n1\n| 20 MHz\n|}'
+    table = '{| class="a"\n|+ Bands\n! Band !! Width\n|-\n| [[n78]]<br>(TDD) || 100&nbsp;MHz\n|-\n| n1\n| 20 MHz\n|}'
     rows = "| Band | Width |\n| --- | --- |\n| n78 (TDD) | 100 MHz |\n| n1 | 20 MHz |"
     assert convert_wikitext(f"Before\n{table}\nAfter") == f"Before\n\nBands\n{rows}\n\nAfter"
 
@@ -157,20 +157,6 @@ def test_sections_that_only_point_elsewhere_are_dropped() -> None:
 
 HOSTILE = ["{{", "[[", "{{a|", "[[a|", "<ref", "<ref>", "<math>", "<!--"]
 HOSTILE += ["{|\n", "\n{|\n|", "[http://a ", "<a b='", "{{{a}} "]
-    "{{",
-    "[[",
-    "{{a|",
-    "[[a|",
-    "<ref",
-    "<ref>",
-    "<math>",
-    "<!--",
-    "{|\n",
-    "\n{|\n|",
-    "[http://a ",
-    "<a b='",
-    "{{{a}} ",
-]
 
 
 @pytest.mark.parametrize("fragment", HOSTILE)
@@ -179,9 +165,9 @@ def test_thirty_thousand_open_brackets_end(fragment: str) -> None:
 
 
 def test_brackets_nested_without_end_are_cut_out() -> None:
-    deep = "{{a|" * 100_000 + "x" + "}}" * 100_000
+    deep = "{{a|" * 50_000 + "x" + "}}" * 50_000
     assert convert_wikitext(f"Before {deep} after") == "Before after"
-    assert convert_wikitext("[[a|b]] {{c}} " * 60_000).startswith("b b b")
+    assert convert_wikitext("[[a|b]] {{c}} " * 25_000).startswith("b b b")
 
 
 PIECES = [
