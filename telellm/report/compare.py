@@ -1,0 +1,153 @@
+"""Compare: what the scores of base, pretrained and instruct model allow to say about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from telellm.recipe import Evaluation
+from telellm.report.bootstrap import Difference, Measured, compare
+
+Row = Mapping[str, Any]
+PAIRS = (("base", "pretrained"), ("base", "instruct"), ("pretrained", "instruct"))
+
+
+PREDICTS = "predicts the reference answers {}"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called and shown."""
+
+    title: str
+    better: str
+    """What is said of the model with the better value: it … than the other."""
+    worse: str
+    lower_is_better: bool
+    digits: int
+    subject: str
+    """The model whose comparison with the base says most."""
+
+
+METRICS = {
+    "answer_perplexity.corpus": Metric(
+        "answer perplexity", PREDICTS.format("better"), PREDICTS.format("worse"), True, 2, "pretrained"
+    ),
+    "answer_perplexity.question_mean": Metric(
+        "answer perplexity, mean over questions",
+        PREDICTS.format("better"),
+        PREDICTS.format("worse"),
+        True,
+        2,
+        "pretrained",
+    ),
+    "semscore.mean": Metric(
+        "SemScore",
+        "answers nearer to the reference in meaning",
+        "answers farther from the reference in meaning",
+        False,
+        3,
+        "instruct",
+    ),
+    "llm_eval.accuracy": Metric(
+        "judged correct", "is judged correct more often", "is judged correct less often", False, 3, "instruct"
+    ),
+}
+
+
+def compare_models(
+    rows: Mapping[str, Sequence[Row]], settings: Evaluation, split: str | None = None
+) -> list[dict[str, Any]]:
+    """Compare every pair of roles in every metric over the questions that both answered (of one split, or all)."""
+    comparisons = []
+    for metric in METRICS:
+        for baseline, candidate in PAIRS:
+            if baseline not in rows or candidate not in rows:
+                continue
+            pairs = _paired(rows[baseline], rows[candidate], metric, split)
+            if not pairs:
+                continue
+            difference = compare(
+                measured([first for first, _ in pairs], metric),
+                measured([second for _, second in pairs], metric),
+                settings.bootstrap_samples,
+                settings.confidence,
+                settings.seed,
+            )
+            comparisons.append(
+                {"baseline": baseline, "candidate": candidate, "metric": metric, "split": split or "all"}
+                | {"difference" if name == "value" else name: value for name, value in asdict(difference).items()}
+                | {"confidence": settings.confidence, "better": is_better(metric, difference)}
+                | {"verdict": verdict(metric, baseline, candidate, difference, settings.confidence)}
+            )
+    return comparisons
+
+
+def measured(rows: Sequence[Row], metric: str) -> Measured:
+    """Return a metric of the rows, question by question."""
+    ones = np.ones(len(rows))
+    if metric.startswith("answer_perplexity"):
+        nll, tokens = (np.array([row[name] for row in rows], dtype=float) for name in ("nll", "tokens"))
+        if metric == "answer_perplexity.corpus":
+            return Measured(nll, tokens, exponential=True)
+        return Measured(np.exp(nll / tokens), ones)
+    if metric == "semscore.mean":
+        return Measured(np.array([row["semscore"] for row in rows], dtype=float), ones)
+    return Measured(np.array([row["judge_verdict"] == "yes" for row in rows], dtype=float), ones)
+
+
+def is_better(metric: str, difference: Difference) -> bool | None:
+    """Say whether the candidate is better; None where the interval includes zero."""
+    if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
+        return None
+    return (difference.high < 0) == METRICS[metric].lower_is_better
+
+
+def verdict(metric: str, baseline: str, candidate: str, difference: Difference, confidence: float) -> str:
+    """Return one sentence that says what the interval allows and no more."""
+    about = METRICS[metric]
+    better = is_better(metric, difference)
+    figures = (
+        f"{about.title} {shown_difference(metric, difference.value)}, {interval_text(metric, difference, confidence)}"
+    )
+    if better is None:
+        return f"No difference between {candidate} and {baseline} model is shown ({figures})."
+    return f"The {candidate} model {about.better if better else about.worse} than the {baseline} ({figures})."
+
+
+def interval_text(metric: str, difference: Difference, confidence: float) -> str:
+    """Return `95 % interval −9.00 … −5.20, n = 60`."""
+    if difference.low is None or difference.high is None:
+        return "one question alone"
+    low, high = (shown_difference(metric, value) for value in (difference.low, difference.high))
+    return f"{confidence * 100:g} % interval {low} … {high}, n = {difference.n:,}"
+
+
+def shown(metric: str, value: float) -> str:
+    """Return a metric's value as it is shown."""
+    digits = METRICS[metric].digits if metric in METRICS else 3
+    return f"{value:,.{digits if abs(value) < 1000 else 0}f}".replace("-", "−")
+
+
+def shown_difference(metric: str, value: float) -> str:
+    """Return a difference with its sign."""
+    return ("+" if value > 0 else "") + shown(metric, value)
+
+
+def _paired(first: Sequence[Row], second: Sequence[Row], metric: str, split: str | None) -> list[tuple[Row, Row]]:
+    others = {(row["id"], row["statement"]): row for row in second if _has(row, metric)}
+    return [
+        (row, others[key])
+        for row in first
+        if _has(row, metric) and (split is None or row["split"] == split)
+        if (key := (row["id"], row["statement"])) in others
+    ]
+
+
+def _has(row: Row, metric: str) -> bool:
+    if metric.startswith("answer_perplexity"):
+        return row["nll"] is not None
+    if metric == "semscore.mean":
+        return row["semscore"] is not None
+    return row["judge_verdict"] in ("yes", "no")

@@ -1,0 +1,171 @@
+"""Report: what a run made and whether its model is better, as a page, as JSON and as a model card."""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from telellm.recipe import Evaluation, Recipe
+from telellm.report import gather
+from telellm.report.compare import METRICS, compare_models, interval_text, shown, shown_difference
+from telellm.report.truth import read_truth, score_decontaminate, score_deduplicate, score_screen, truth_digest
+from telellm.stage import Context, Output, stage
+
+ROOM = Path(__file__).parent
+TEMPLATES = {"report.html": "report.html.jinja", "model-card.md": "model-card.md.jinja"}
+
+
+def _identity(recipe: Recipe) -> list[Any]:
+    """The page shows the whole recipe, and depends on its templates and on what is known of the documents."""
+    templates = [sha256((ROOM / name).read_bytes()).hexdigest() for name in TEMPLATES.values()]
+    return [recipe.to_yaml(), *templates, *truth_digest(recipe.truth)]
+
+
+@stage(
+    sections=("evaluation", "name", "truth"),
+    place=lambda recipe, key, inputs: "runs/<run>/report",
+    identity=_identity,
+)
+def report(
+    context: Context,
+    settings: Evaluation,
+    base: Output,
+    pretrained: Output | None = None,
+    instruct: Output | None = None,
+) -> None:
+    """Put together what the stages of the run wrote down, and compare its models.
+
+    Writes `report.json`, `report.html` (one file, no network) and `model-card.md`. What a run does not have is left
+    out.
+    """
+    scored = {"base": base, "pretrained": pretrained, "instruct": instruct}
+    outputs = {role: output for role, output in scored.items() if output is not None}
+    context.progress.note("reads what the stages wrote")
+    facts = collect(context, settings, outputs)
+    context.progress.note("writes the page")
+    text = json.dumps(facts, indent=1, ensure_ascii=False)
+    (context.directory / "report.json").write_text(text, encoding="utf-8")
+    for name, template in TEMPLATES.items():
+        (context.directory / name).write_text(render(template, facts, context.recipe), encoding="utf-8")
+    context.summary |= {
+        "headline": facts["headline"]["sentence"],
+        "scores": {
+            f"{model['role']}.{metric}": score["value"]
+            for model in facts["models"]
+            for metric, score in model["metrics"].items()
+        },
+        "lines": summary_lines(facts),
+    }
+
+
+def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output]) -> dict[str, Any]:
+    """Return everything that the report says, as it is in `report.json`."""
+    recipe = context.recipe
+    steps = gather.finished_steps(context.store, context.run)
+    rows = {role: gather.read_rows(output) for role, output in outputs.items()}
+    comparisons = compare_models(rows, settings)
+    by_split = [found for split in ("held-out", "train") for found in compare_models(rows, settings, split)]
+    return {
+        "schema": 1,
+        "run": context.run,
+        "store": context.store.uri,
+        "headline": headline(comparisons),
+        "recipe": recipe.model_dump(mode="json"),
+        "environment": gather.describe_environment(),
+        "stages": gather.stage_table(steps, recipe),
+        "corpus": gather.describe_corpus(steps, recipe),
+        "truth": _score_truth(recipe, steps),
+        "tele_eval": gather.describe_questions(steps),
+        "training": gather.training_logs(steps),
+        "models": [json.loads(output.path("scores.json").read_text(encoding="utf-8")) for output in outputs.values()],
+        "comparisons": comparisons,
+        "comparisons_by_split": by_split,
+        "answers": gather.side_by_side(rows),
+        "judge": outputs["base"].summary().get("judge"),
+        "gate": None,
+    }
+
+
+def headline(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return whether the adapted model is better than its base, in a title and in the sentence that bears it out."""
+    for metric in METRICS:
+        for found in comparisons:
+            if (found["metric"], found["baseline"], found["candidate"]) == (metric, "base", "pretrained"):
+                title = {
+                    True: "The adapted model predicts telecom answers better than its base",
+                    False: "The adapted model predicts telecom answers worse than its base",
+                    None: "No difference between the adapted model and its base is shown",
+                }[found["better"]]
+                if not metric.startswith("answer_perplexity"):
+                    title = title.replace("predicts telecom answers", "answers telecom questions")
+                return {"title": title, "sentence": found["verdict"], "better": found["better"], "metric": metric}
+    return {
+        "title": "Scores of the base model",
+        "sentence": "No adapted model was scored.",
+        "better": None,
+        "metric": "",
+    }
+
+
+def summary_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return a line a metric for the end of a run: the values, and the difference that says most."""
+    lines = []
+    for metric, about in METRICS.items():
+        values = [
+            (model["role"], model["metrics"][metric]["value"])
+            for model in facts["models"]
+            if metric in model["metrics"]
+        ]
+        if not values or metric == "answer_perplexity.question_mean":
+            continue
+        line = f"{about.title:<18} " + " → ".join(f"{role} {shown(metric, value)}" for role, value in values)
+        for found in facts["comparisons"]:
+            if (found["metric"], found["baseline"], found["candidate"]) == (metric, "base", about.subject):
+                line += f"  ({about.subject} − base {_difference(found)})"
+        lines.append(line)
+    return lines
+
+
+def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:
+    """Return a template filled in; what comes from documents or models is escaped in HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from telellm.progress import duration
+    from telellm.report import plots
+
+    environment = Environment(
+        loader=FileSystemLoader(ROOM),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "count": lambda number: f"{number:,}"}
+    return environment.get_template(template).render(
+        facts,
+        recipe_yaml=recipe.to_yaml(),
+        metrics=METRICS,
+        shown=shown,
+        funnel=gather.funnel(facts["stages"]),
+        interval_plot=plots.interval_plot(facts["comparisons"]),
+        loss_plots={name: plots.loss_plot(training["log"]) for name, training in facts["training"].items()},
+        difference=_difference,
+    )
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    """Return `−7.10, 95 % interval −9.00 … −5.20, n = 60`."""
+    from telellm.report.bootstrap import Difference
+
+    difference = Difference(found["difference"], found["low"], found["high"], found["share_below_zero"], found["n"])
+    text = interval_text(found["metric"], difference, found["confidence"])
+    return f"{shown_difference(found['metric'], difference.value)}, {text}"
+
+
+def _score_truth(recipe: Recipe, steps: gather.Steps) -> dict[str, Any] | None:
+    truth = read_truth(recipe.truth)
+    if truth is None:
+        return None
+    scorers = {"screen": score_screen, "deduplicate": score_deduplicate, "decontaminate": score_decontaminate}
+    return {name: score(truth, steps[name]) for name, score in scorers.items() if name in steps}

