@@ -129,9 +129,8 @@ def batch(rows: Sequence[dict[str, Any]], flat: bool = False) -> Batch:
     """
     import torch
 
-    rows = rows or [{"tokens": [0], "lengths": [1]}]
-    parts = [_with_targets(row) for row in rows]
-    num_tokens = sum(len(tokens) for tokens, _, _ in parts) if rows[0]["tokens"] != [0] else 0
+    num_tokens = sum(len(row["tokens"]) for row in rows)
+    parts = [_with_targets(row) for row in rows or [{"tokens": [0], "lengths": [1]}]]
     if flat:
         columns = [np.concatenate(column)[None] for column in zip(*parts, strict=True)]
     else:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def attention(device: torch.device) -> str:
-    """Return which attention a device computes; both keep it inside a document by its positions."""
-    return "flash_attention_2" if device.type == "cuda" and is_flash_attn_2_available() else "sdpa"
+def attention(device: torch.device) -> str | None:
+    """Return which attention a device computes; None is what transformers chooses. All keep it inside a document."""
+    return "flash_attention_2" if device.type == "cuda" and is_flash_attn_2_available() else None
 
 
 def load_sharded(
@@ -39,7 +39,7 @@ def load_sharded(
     weights = _read(directory, settings, lora) if dist.get_rank() == 0 else {}
     model, _ = _without_weights(directory, settings, lora, attention(device))
     if settings.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        model.activation_checkpointing_enable()
     loss = DocumentLoss(model)
     on_gpu = device.type == "cuda"
     policy = MixedPrecisionPolicy(torch_dtype(settings.dtype), torch.float32) if on_gpu else MixedPrecisionPolicy()
@@ -74,7 +74,7 @@ def save_whole(
     if dist.get_rank() != 0:
         return
     model: Any
-    model, adapter = _without_weights(directory, settings, lora, "sdpa")
+    model, adapter = _without_weights(directory, settings, lora, None)
     model.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()}, assign=True)
     model.tie_weights()
     if adapter is not None:
@@ -106,7 +106,7 @@ def _read(directory: Path, settings: Optimization, lora: Lora) -> dict[str, torc
 
 
 def _without_weights(
-    directory: Path, settings: Optimization, lora: Lora, attention: str
+    directory: Path, settings: Optimization, lora: Lora, attention: str | None
 ) -> "tuple[PreTrainedModel, PeftModel | None]":
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 

@@ -1,8 +1,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny_model import make_tiny_model
+
+# tiny matrices are slower on several threads, and much slower on a busy machine
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
