@@ -43,9 +43,9 @@ def main() -> None:
     job = Job.read(Path(sys.argv[1]))
     try:
         train(job)
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:  # whatever it is, the process that started this one has to show it
         complain(error)
-        sys.exit(1)
+        raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
