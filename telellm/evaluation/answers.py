@@ -75,6 +75,7 @@ def _greedy(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_
     return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         max_new_tokens=max_tokens,
+        min_new_tokens=1,  # a chat model often ends at once after a plain prompt, whatever it knows
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(end for end in ends if end is not None) or None,
     )

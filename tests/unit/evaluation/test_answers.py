@@ -64,6 +64,21 @@ def test_a_plain_answer_ends_with_its_first_line(folder: Path) -> None:
     assert len(seen) == 3
 
 
+def test_a_model_that_would_end_at_once_says_something(folder: Path) -> None:
+    model, tokenizer = load_model(str(folder)), load_tokenizer(str(folder))
+
+    def prefer_the_end(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        scores = output.clone()
+        scores[..., tokenizer.eos_token_id] = 1e4
+        return scores
+
+    with model.lm_head.register_forward_hook(prefer_the_end):
+        output = answer(
+            model, tokenizer, QUESTIONS, chat=False, max_tokens=9, batch_size=5, advance=lambda number: None
+        )
+    assert all(output)
+
+
 def test_the_first_line_is_the_first_with_words() -> None:
     assert first_line("\n \n A cell. \nQuestion: What") == "A cell."
     assert first_line(" \n") == ""
