@@ -27,7 +27,6 @@ MAX_LIST_BYTES = 8 * 2**20
 BLOCK_BYTES = 2**18
 
 _PARSER = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False, "remove_pis": True}
-_BODY = tuple(W + name for name in ["body", "p", "tbl", "sdt", "ins", "moveTo", "customXml"])
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OTHERS = {
     b"{\\rtf": "Rich Text Format",
@@ -174,21 +173,26 @@ def read_word(archive: zipfile.ZipFile, main: str) -> Word:
 
 def _body(archive: zipfile.ZipFile, main: str) -> Iterator[Any]:
     """Yield the children of the document's body one by one; each is forgotten before the next."""
-    events = etree.iterparse(_Part(archive, main, MAX_FILE_BYTES), events=("start", "end"), tag=_BODY, **_PARSER)
+    part = _Part(archive, main, MAX_FILE_BYTES)
+    parser = etree.XMLPullParser(events=("start",), tag=f"{W}body", **_PARSER)
     body = None
-    for event, element in events:
-        if event == "start":
-            if body is None and element.tag == f"{W}body":
-                body = element
-                _refuse_doctype(element, main)
-        elif body is not None and element.getparent() is body:
+    while block := part.read():
+        parser.feed(block)
+        if body is None:
+            body = next((element for _, element in parser.read_events()), None)
+            if body is None:
+                continue
+            _refuse_doctype(body, main)
+        while len(body) and body[0].getnext() is not None:  # What has a successor is complete.
+            element = body[0]
             yield element
-            element.clear()
-            while element.getprevious() is not None:
-                del body[0]
+            element.clear()  # Cheap while nobody holds a descendant; to detach a long table first takes minutes.
+            del body[0]
+    root = parser.close()
+    _refuse_doctype(root, main)
     if body is None:
-        _refuse_doctype(events.root, main)
-        raise Refused("not a Word file", f"{main} is {etree.QName(events.root).localname}, not a Word document")
+        raise Refused("not a Word file", f"{main} is {etree.QName(root).localname}, not a Word document")
+    yield from body
 
 
 def _parse(archive: zipfile.ZipFile, name: str) -> Any:
