@@ -118,13 +118,17 @@ class BucketStore(Store):
             return False
         return True
 
+    def remove(self, key: str) -> None:
+        """Delete one object, if it is there."""
+        with self._reached():
+            self.client.remove_object(self.bucket, self._key(key))
+
     def delete(self, prefix: str) -> None:
         """Delete the folder, its manifest first."""
         keys = list(self.list(prefix))
         keys.sort(key=lambda key: not key.endswith(MANIFEST))
-        with self._reached():
-            for key in keys:
-                self.client.remove_object(self.bucket, self._key(key))
+        for key in keys:
+            self.remove(key)
 
 
 def _client() -> "Minio":

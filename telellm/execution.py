@@ -219,7 +219,7 @@ def _run_shards(
                         context.progress.drops.update(found[part.name]["drops"])  # type: ignore[index]
                         context.progress.advance()
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(wait=True, cancel_futures=True)  # shards that run now end and are kept
     return [manifest for part in parts if (manifest := found[part.name]) is not None]
 
 
@@ -267,10 +267,12 @@ def _in_worker(reference: str, recipe: str, store: str, run: str, part: Shard, k
 
 
 def _die_with_parent(parent: int) -> None:
-    """A worker whose parent was killed ends too, and leaves no process behind."""
+    """A worker ends when its parent was killed, and at once and without a word on Ctrl-C."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         import ctypes
-        import signal
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:  # killed before this line

@@ -99,6 +99,10 @@ class Store(ABC):
         """Say whether there is such an object."""
 
     @abstractmethod
+    def remove(self, key: str) -> None:
+        """Delete one object, if it is there."""
+
+    @abstractmethod
     def delete(self, prefix: str) -> None:
         """Delete the folder, its manifest first."""
 
@@ -147,18 +151,23 @@ class Store(ABC):
     def commit(self, prefix: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Upload a folder's files, then its manifest with their sizes and digests; returns the manifest.
 
-        A half-written output of an earlier try at the same place is removed first.
+        What an earlier try left at the same place is replaced. Two writers of the same content do not disturb one
+        another: a manifest that is true stays.
         """
-        self.delete(prefix)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         names = [path.relative_to(folder).as_posix() for path in paths]
         with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
             digests = list(pool.map(sha256_file, paths))
+            files = {
+                name: {"bytes": path.stat().st_size, "sha256": digest}
+                for name, path, digest in zip(names, paths, digests, strict=True)
+            }
+            before = self.manifest(prefix)
+            if before is not None and before["files"] != files:
+                self.remove(f"{prefix}/{MANIFEST}")
             list(pool.map(lambda name, path: self.upload(f"{prefix}/{name}", path), names, paths))
-        files = {
-            name: {"bytes": path.stat().st_size, "sha256": digest}
-            for name, path, digest in zip(names, paths, digests, strict=True)
-        }
+        for key in set(self.list(prefix)) - {f"{prefix}/{name}" for name in (*names, MANIFEST)}:
+            self.remove(key)
         whole = {**manifest, "files": files}
         self.write_json(f"{prefix}/{MANIFEST}", whole)
         return whole
@@ -256,6 +265,10 @@ class DirectoryStore(Store):
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
         return self._path(key).is_file()
+
+    def remove(self, key: str) -> None:
+        """Delete one object, if it is there."""
+        self._path(key).unlink(missing_ok=True)
 
     def delete(self, prefix: str) -> None:
         """Delete the folder."""

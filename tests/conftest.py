@@ -1,6 +1,7 @@
 """What many tests use: a real S3 server, a store of each kind, and a recipe."""
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -70,10 +71,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     folder = tmp_path_factory.mktemp("seaweedfs")
     weed = Path(sys.executable).with_name("weed")
     server = S3Server("")
-    (folder / "s3.json").write_text(
-        '{"identities": [{"name": "tests", "credentials": [{"accessKey": "%s", "secretKey": "%s"}],'
-        ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}' % (server.access_key, server.secret_key)
-    )
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": server.access_key, "secretKey": server.secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = free_ports(8)
     names = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
     port = dict(zip(names, ports, strict=True))

@@ -126,7 +126,7 @@ def test_what_cannot_be_a_bucket_is_refused(environment, address):
 @pytest.mark.parametrize("endpoint", ["http://", "ftp://host:1", "https://:9000"])
 def test_an_endpoint_that_is_none_is_refused(environment, endpoint):
     environment(AWS_ENDPOINT_URL=endpoint, **CREDENTIALS)
-    with pytest.raises(InvalidStore, match="AWS_ENDPOINT_URL: .* write https://host:port"):
+    with pytest.raises(InvalidStore, match=r"AWS_ENDPOINT_URL: .* write https://host:port"):
         Store.open("s3://bucket/prefix")
 
 
@@ -150,7 +150,7 @@ def test_a_server_that_is_full_says_so(environment, failing_server):
     endpoint, _ = failing_server([200, 507], code="XMinioStorageFull")
     environment(AWS_ENDPOINT_URL=endpoint, **CREDENTIALS)
     store = Store.open("s3://bucket/prefix")
-    with pytest.raises(StoreUnavailable, match="XMinioStorageFull.*the server is full: make room there"):
+    with pytest.raises(StoreUnavailable, match=r"XMinioStorageFull.*the server is full: make room there"):
         store.write("a", b"1")
 
 

@@ -116,8 +116,8 @@ def test_a_field_that_must_be_there_is_missed(field):
         ("a: !!int ''", "my.yaml: not valid YAML: "),
         ("a: !!timestamp '2026-99-99'", "my.yaml: not valid YAML: "),
         ("a: " + "9" * 5000, "my.yaml: not valid YAML: "),
-        ("[" * 3_000, "my.yaml: not valid YAML: "),
-        ("{" * 3_000, "my.yaml: not valid YAML: "),
+        ("[" * 1_500, "my.yaml: not valid YAML: "),
+        ("{" * 1_500, "my.yaml: not valid YAML: "),
         ("a: &a [*a]", "my.yaml: not valid YAML: more than 10,000 values"),
         ("x" * (MAXIMUM_CHARACTERS + 1), "my.yaml: 1,048,577 characters are no recipe"),
     ],
@@ -150,7 +150,10 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_of_aliases_is_refused_in_little_time_and_memory(bomb, tmp_path):
     (tmp_path / "bomb.yaml").write_text(BOMBS[bomb])
-    code = "import sys, pathlib, telellm.recipe as r\ntry: r.load(pathlib.Path(sys.argv[1]))\nexcept r.RecipeError as e: print(e)"
+    code = (
+        "import sys, pathlib, telellm.recipe as r\n"
+        "try: r.load(pathlib.Path(sys.argv[1]))\nexcept r.RecipeError as e: print(e)"
+    )
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "bomb.yaml")],
@@ -190,7 +193,7 @@ def test_a_recipe_that_is_not_there_is_told_with_those_that_are(tmp_path):
     with pytest.raises(RecipeError, match="the recipe cannot be read"):
         load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("name: größe".encode("latin-1"))
-    with pytest.raises(RecipeError, match="latin.yaml: the recipe cannot be read"):
+    with pytest.raises(RecipeError, match=r"latin.yaml: the recipe cannot be read"):
         load(tmp_path / "latin.yaml")
 
 

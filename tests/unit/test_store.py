@@ -92,7 +92,7 @@ def test_a_fetched_file_is_checked_against_its_digest(store, tmp_path):
     digest = hashlib.sha256(b"content").hexdigest()
     assert store.fetch("a/file", digest).read_bytes() == b"content"
     assert store.fetch("a/file", digest).read_bytes() == b"content"
-    with pytest.raises(TornOutput, match="is not the file that its manifest names.*run again"):
+    with pytest.raises(TornOutput, match=r"is not the file that its manifest names.*run again"):
         store.fetch("a/file", hashlib.sha256(b"other").hexdigest())
     with pytest.raises(TornOutput, match="is in a manifest but not in the store"):
         store.fetch("a/missing", hashlib.sha256(b"other").hexdigest())
@@ -118,6 +118,16 @@ def test_an_output_without_a_manifest_is_not_there_and_is_replaced(store, folder
     assert "data/left-over.parquet" not in manifest["files"]
     assert not store.exists("stages/clean/1/data/left-over.parquet")
     assert store.read("stages/clean/1/data/a-00000.parquet") == (folder / "data/a-00000.parquet").read_bytes()
+
+
+def test_an_output_with_other_files_replaces_the_one_that_was_there(store, folder):
+    store.commit("models/one", folder, {"try": 1})
+    (folder / "data/a-00000.parquet").unlink()
+    (folder / "data/b-00000.parquet").write_bytes(b"another")
+    manifest = store.commit("models/one", folder, {"try": 2})
+    assert list(manifest["files"]) == NAMES[1:] and store.manifest("models/one") == manifest
+    assert not store.exists("models/one/data/a-00000.parquet")
+    assert store.read("models/one/data/b-00000.parquet") == b"another"
 
 
 def test_an_output_is_gone_with_its_folder_and_its_neighbour_stays(store, folder):

@@ -1,0 +1,59 @@
+"""What can be known to fail before anything runs."""
+
+import pytest
+
+from telellm.checks import check
+from telellm.recipe import RecipeError, parse
+
+SMALL = "name: small\nmodel: {name: ./model}\nsources:\n  one: {category: web, path: raw}\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("raw", "model", "replay", "embedder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "instructions.jsonl").write_text("")
+    return tmp_path
+
+
+def test_a_recipe_whose_files_are_there_passes(folder):
+    check(parse(SMALL + "evaluation: {embedder: ./embedder}\ntraining: {pack: {replay: replay}}", folder=folder))
+
+
+def test_every_file_that_is_missing_is_named_with_what_is_there(folder):
+    text = SMALL.replace("path: raw", "path: rwa") + (
+        "truth: nowhere/truth\ncorpus: {decontaminate: {benchmarks: [a.jsonl]}}\n"
+        "training: {pack: {replay: instructions.jsonl/x}, instruct: {data: i.jsonl}}\nevaluation: {embedder: ./none}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        check(parse(text, folder=folder))
+    said = str(caught.value)
+    for field in (
+        "sources.one.path",
+        "truth",
+        "training.pack.replay",
+        "training.instruct.data",
+        "corpus.decontaminate.benchmarks",
+        "evaluation.embedder",
+    ):
+        assert f"{field}: " in said
+    assert (
+        f"sources.one.path: {folder}/rwa does not exist\n  {folder} holds: embedder, instructions.jsonl, model" in said
+    )
+
+
+def test_models_are_looked_for_where_they_are_used(folder):
+    text = SMALL + "lm: {model: ./asked}\nevaluation: {embedder: ./embedder, judge: {model: 'package:no_such_thing/m'}}"
+    with pytest.raises(RecipeError) as caught:
+        check(parse(text, folder=folder))
+    assert "lm.model: " in str(caught.value) and "evaluation.judge.model: " in str(caught.value)
+    check(
+        parse(
+            text.replace("./asked", "./model").replace("model: 'package:no_such_thing/m'", "endpoint: http://x/v1"),
+            folder=folder,
+        )
+    )
+
+
+def test_a_bucket_and_a_hub_name_are_not_looked_for_on_this_machine(folder):
+    check(parse(SMALL.replace("path: raw", "path: 's3://bucket/raw'").replace("./model", "owner/model"), folder=folder))

@@ -1,0 +1,185 @@
+"""The command line: help, exit codes, messages, compiled pipelines."""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from telellm.cli import STAGES, _parser, main
+
+ROOT = Path(__file__).resolve().parents[2]
+TELELLM = [sys.executable, "-m", "telellm.cli"]
+HEAVY = ("pydantic", "pyarrow", "kfp", "torch", "transformers", "minio", "yaml", "numpy", "datasets")
+SMALL = "name: small\nmodel: {name: owner/model}\nsources:\n  one: {category: web, path: /nowhere}\n"
+
+
+def telellm(*arguments, **environment):
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("TELELLM_")}
+    return subprocess.run([*TELELLM, *map(str, arguments)], capture_output=True, text=True, env=clean | environment)
+
+
+def subcommands():
+    action = next(each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return action.choices
+
+
+def test_help_lists_every_command_and_every_command_explains_itself(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    for name, parser in subcommands().items():
+        assert re.search(rf"^    {name} +\w", shown, re.MULTILINE), name
+        with pytest.raises(SystemExit) as caught:
+            main([name, "--help"])
+        assert caught.value.code == 0
+        assert parser.description in " ".join(capsys.readouterr().out.split())
+        for action in parser._actions:
+            assert action.help, (name, action.dest)
+
+
+def test_help_and_a_wrong_command_import_nothing_heavy():
+    code = (
+        "import sys\nfrom telellm.cli import main\n"
+        "for words in (['--help'], ['run', '--help'], ['stage', 'nonsense'], []):\n"
+        "    try: main(words)\n    except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_recipe_is_read_without_what_only_stages_need():
+    code = (
+        "import sys, pathlib\nfrom telellm.recipe import load\nload(pathlib.Path(sys.argv[1]))\n"
+        "print([name for name in ('pyarrow', 'kfp', 'torch', 'minio', 'numpy') if name in sys.modules])"
+    )
+    recipe = str(ROOT / "recipes/quickstart.yaml")
+    done = subprocess.run([sys.executable, "-c", code, recipe], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["run", "{tmp}/none.yaml"],
+            "error: {tmp}/none.yaml: there is no such recipe\n  recipes there: {tmp}/small.yaml",
+        ),
+        (["run", "{tmp}/small.yaml", "--set", "sed=1"], 'there is no field "sed"'),
+        (["run", "{tmp}/small.yaml", "--store", "ftp://x"], '"ftp" is not a kind of store; known kinds: file, s3'),
+        (["run", "{tmp}/small.yaml", "--store", "{tmp}/store"], "sources.one.path: /nowhere does not exist"),
+        (["report", "none", "--store", "{tmp}/store"], "there is no run none"),
+        (["stage", "clean", "--recipe", "{tmp}/small.yaml", "--store", "{tmp}/store"], "input documents is missing"),
+        (["stage", "clean", "--recipe", "{tmp}/small.yaml", "--input", "text=a"], "inputs of clean: documents"),
+        (
+            ["stage", "clean", "--recipe", "{tmp}/small.yaml", "--store", "{tmp}/store", "--input", "documents=../x"],
+            "would leave the store",
+        ),
+        (["stage", "nonsense", "--recipe", "x"], "invalid choice: 'nonsense'"),
+        (["stage", "clean", "--recipe", "x", "--shards", "2/2"], "is not I/N with 0 <= I < N"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        ([], "usage: telellm"),
+    ],
+)
+def test_what_the_user_got_wrong_is_2_and_one_message(arguments, said, tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    done = telellm(*(word.format(tmp=tmp_path) for word in arguments))
+    assert done.returncode == 2, done.stderr
+    assert said.format(tmp=tmp_path) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_work_that_fails_is_1_and_a_traceback_only_with_debug(tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "file").write_text("")
+    words = ["run", tmp_path / "small.yaml", "--store", tmp_path / "file/store"]
+    done = telellm(*words)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: store: ") and done.stderr.count("\n") == 1
+    for debugging in (telellm(*words, "--debug"), telellm("--debug", *words)):
+        assert "Traceback" in debugging.stderr and "StoreUnavailable" in debugging.stderr
+
+
+def test_a_stage_prints_where_its_output_is_and_says_when_it_was_there(tmp_path):
+    words = ["stage", "ingest", "--recipe", ROOT / "recipes/quickstart.yaml", "--store", tmp_path / "store"]
+    words += ["--set", f"sources={{web: {{category: web, path: {ROOT}/samples/web}}}}"]
+    first, second = telellm(*words), telellm(*words)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout == second.stdout and (tmp_path / "store" / first.stdout.strip() / "manifest.json").exists()
+    assert "done before" in second.stderr and "done before" not in first.stderr
+
+
+def test_ctrl_c_says_that_the_work_is_kept(tmp_path):
+    import socket
+
+    (tmp_path / "small.yaml").write_text(SMALL)
+    with socket.socket() as silent:  # a server that accepts and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        environment = os.environ | {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+        }
+        process = subprocess.Popen(
+            [*TELELLM, "run", str(tmp_path / "small.yaml"), "--store", "s3://bucket/x"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 130
+    assert said.strip() == "stopped; what is finished is kept: the same command goes on from here"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The compiled pipelines by name."""
+    folder = tmp_path_factory.mktemp("compiled")
+    assert main(["compile", "--out", str(folder)]) == 0
+    return {path.stem: (path.read_text(), yaml.safe_load(path.read_text())) for path in folder.iterdir()}
+
+
+PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
+
+
+def test_every_pipeline_is_compiled(compiled):
+    assert sorted(compiled) == sorted(PIPELINES)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_compiled_pipeline_has_few_parameters_and_explains_them(compiled, name):
+    specification = compiled[name][1]
+    inputs = specification["root"]["inputDefinitions"]["parameters"]
+    assert set(inputs) == {"recipe", "store", "name"}
+    assert all(len(parameter["description"]) > 10 for parameter in inputs.values())
+    assert specification["pipelineInfo"]["name"] == name and specification["pipelineInfo"]["description"]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_compiled_pipeline_installs_nothing_and_calls_known_stages(compiled, name):
+    text, specification = compiled[name]
+    assert not re.search(r"pip3? install|packages_to_install|apt-get|curl ", text)
+    for label, executor in specification["deploymentSpec"]["executors"].items():
+        image = executor["container"]["image"]
+        assert re.fullmatch(r"\S+/telellm/[a-z-]+:\S+", image) and not image.endswith("latest"), (label, image)
+    called = set(re.findall(r'run_stage\(\\?"([a-z-]+)\\?"', text))
+    assert called and called <= set(STAGES)
+
+
+def test_one_pipeline_may_be_compiled_alone(tmp_path, capsys):
+    assert main(["compile", "corpus", "--out", str(tmp_path / "one")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "one/corpus.yaml")]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["corpus.yaml"]

@@ -1,0 +1,85 @@
+"""Runs: where they lie, and what is noted of them."""
+
+import pytest
+
+from telellm import runs
+from telellm.recipe import RecipeError
+from telellm.stage import StageFailed
+from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput
+
+SMALL = "name: small\nmodel: {name: owner/model}\nsources:\n  one: {category: web, path: /raw}\n"
+
+
+@pytest.fixture
+def address(tmp_path):
+    return runs.start_run(SMALL, str(tmp_path / "store"), "monday")
+
+
+def test_a_run_is_found_again_by_its_address(address, tmp_path):
+    assert address == f"{(tmp_path / 'store').as_uri()}/runs/monday"
+    store, name, recipe = runs.open_run(address)
+    assert (store.uri, name, recipe.name) == ((tmp_path / "store").as_uri(), "monday", "small")
+    assert "minimum_words: 50" in store.read("runs/monday/recipe.yaml").decode()
+
+
+def test_a_run_in_a_bucket_is_found_again_by_its_address(bucket_uri):
+    address = runs.start_run(SMALL, bucket_uri, "monday")
+    assert address == f"{bucket_uri}/runs/monday" and runs.open_run(address)[1] == "monday"
+
+
+def test_a_run_that_is_not_there_is_told_with_those_that_are(address):
+    with pytest.raises(RecipeError, match=r"there is no run tuesday\n  known runs: monday"):
+        runs.open_run(address.replace("monday", "tuesday"))
+    with pytest.raises(RecipeError, match=r"the address of a run ends in /runs/NAME"):
+        runs.open_run("store")
+
+
+def test_an_unknown_stage_is_told_with_those_that_are():
+    with pytest.raises(RecipeError, match=r'"tokenise" is not a stage\n  known stages: ingest, clean'):
+        runs.find_stage("tokenise")
+
+
+def test_a_wrong_recipe_ends_with_2_and_one_message(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("TELELLM_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        runs.start_run("name: [", str(tmp_path), "x")
+    assert caught.value.code == 2
+    assert capfd.readouterr().err.startswith("error: recipe: not valid YAML")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RecipeError("a"), 2),
+        (InvalidStore("a"), 2),
+        (StageFailed("a"), 1),
+        (StoreUnavailable("a"), 1),
+        (TornOutput("a"), 1),
+        (KeyError("a"), 1),
+    ],
+)
+def test_what_the_user_gave_is_2_and_work_that_failed_is_1(error, code):
+    assert runs.exit_code(error) == code
+    foreseen = not isinstance(error, KeyError)
+    assert (runs.message_of(error) == "a") == foreseen
+    assert ("run again with --debug" in runs.message_of(error)) != foreseen
+
+
+def test_a_night_without_news_is_known_by_its_content(address, tmp_path):
+    store = Store.open(str(tmp_path / "store"))
+    for place, content in (("corpora/a", "1"), ("corpora/b", "1"), ("corpora/c", "2")):
+        store.write_json(f"{place}/manifest.json", {"content": content, "files": {}, "out": 3})
+    assert runs.is_new(address, "corpora/a")
+    runs.remember_snapshot(address, "corpora/a")
+    assert not runs.is_new(address, "corpora/b") and runs.is_new(address, "corpora/c")
+
+
+def test_steps_are_listed_in_the_order_in_which_they_ended(address, tmp_path):
+    store = Store.open(str(tmp_path / "store"))
+    for label, at in (
+        ("clean", "2026-11-01T01:00:00Z"),
+        ("ask", "2026-11-01T02:00:00Z"),
+        ("ingest", "2026-11-01T00:00:00Z"),
+    ):
+        store.write_json(f"runs/monday/stages/{label}.json", {"output": "x", "manifest": {"finished_at": at}})
+    assert list(runs.finished_stages(store, "monday")) == ["ingest", "clean", "ask"]
