@@ -105,12 +105,13 @@ class Screen(Settings):
 
     threshold: Share = Field(0.5, description="Least probability of yes that keeps a document.")
     prompt: str = Field("relevance-1", description="Name of the prompt in telellm/corpus/prompts.")
-    excerpt_words: int = Field(300, ge=20, description="Words from the document's beginning that the model reads.")
+    excerpt_words: int = Field(100, ge=20, description="Words from the document's beginning that the model reads.")
     trusted: list[Literal["arxiv", "standard", "wiki", "web"]] = Field(
         [], description="Categories that are kept without asking, because their source is telecom alone."
     )
     keyword_categories: list[Literal["arxiv", "standard", "wiki", "web"]] = Field(
-        ["web"], description="Categories in which a document without enough telecom keywords is not even asked about."
+        ["wiki", "web"],
+        description="Categories in which a document without enough telecom keywords is not even asked about.",
     )
     minimum_keywords: int = Field(3, ge=0, description="Different telecom keywords that such a document must contain.")
 
@@ -156,7 +157,9 @@ class TeleEval(Settings):
         0.8, description="Least share of the answer's content words that the passage must contain."
     )
     support_threshold: Share = Field(
-        0.5, description="Least probability, by the model, that the passage supports the answer to the question."
+        0.5,
+        description="Least probability, by the model, that the passage supports the answer to the question; 0: not "
+        "asked (a model of 135M parameters cannot tell).",
     )
     prompt: str = Field("question-1", description="Name of the prompt for questions in telellm/tele_eval/prompts.")
     support_prompt: str = Field("support-1", description="Name of the prompt for support in telellm/tele_eval/prompts.")

@@ -133,7 +133,7 @@ class LocalModel:
             seen = [[1] * head + [0] * gap + [1] * (longest - head - gap) for gap in gaps]
             cache = copy.deepcopy(beginning)
             if cache is not None:
-                cache.batch_repeat_interleave(len(where))  # type: ignore[attr-defined]
+                cache.batch_repeat_interleave(len(where))
             yield where, torch.tensor(rows, device=device), torch.tensor(seen, device=device), cache
 
     def _tokenize(self, prompts: Sequence[str], system: str, examples: Turns, room: int) -> list[list[int]]:

@@ -140,7 +140,7 @@ def test_a_server_that_does_not_answer_in_time_fails_the_stage(server: Server) -
         return completion("late")
 
     server.answer = sleep
-    with pytest.raises(StageFailed, match="no answer within 0.1 s") as failure:
+    with pytest.raises(StageFailed, match=r"no answer within 0\.1 s") as failure:
         server.model(timeout_seconds=0.1).generate(["ask"], 5)
     assert "lm.timeout_seconds" in str(failure.value)
 

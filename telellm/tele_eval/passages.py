@@ -1,0 +1,139 @@
+"""Passages: which sentences of a document are facts worth asking about, and what stands around them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+from telellm.tele_eval.rules import content_words, leans
+
+ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|cf|vs|al|approx|ca|Figs?|Eqs?|Sec|Nos?|Ref|Dr|Mr|Ms|St|[A-Z])\.$")
+BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9$])")
+FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)")
+NOT_PROSE = re.compile(r"^\s*(?:#|\||```|\$\$|\\\[|\\begin|[-*•+]\s|\d+[.)]\s|>|\[)")
+WRAPPED_WIDTH = 45
+"""A line at least this long that ends in no full stop goes on in the next (characters)."""
+
+VALUE = re.compile(
+    r"\d[\d.,]*\s?(?:%|per\s?cent|[kMGT]?Hz|[kMGT]?bit|[kMG]bps|[mµn]?s\b|seconds?|minutes?|hours?|dBm?i?|[kmc]?m\b"
+    r"|metres?|m?W\b|bits?|bytes?|octets?|times|slots?|symbols?|subcarriers?|ports?|antennas?|degrees|°|V\b|years?|users?|frames?)"
+)
+DEFINITION = re.compile(
+    r"^(?:An?\s|The\s)?[^,;.]{2,60}?\b(?:is|are)\s(?:an?|the|called|defined)\s"
+    r"|\b(?:means|denotes|refers to|stands for)\b"
+)
+REASON = re.compile(r"\b(?:because|since|so that|in order to|due to|owing to)\b", re.I)
+ACRONYM = re.compile(r"\b[A-Z][A-Z0-9-]+\b")
+PROCEDURE = re.compile(
+    r"\b(?:shall|sends?|requests?|responds?|replies|starts?|stops?|restarts?|selects?|reports?|forwards?|releases?"
+    r"|transmits?|establish(?:es)?|returns?|retransmits?|discards?|replaces?|acknowledges?)\b"
+)
+
+BEGINNINGS = {"definition": "What is", "reason": "Why", "value": "How", "procedure": "What", "other": "What"}
+"""How a question for each kind of fact begins."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of prose and the sentence in it that states a fact."""
+
+    text: str
+    fact: str
+    kind: str
+
+
+def choose_passages(text: str, key: str, number: int, num_words: int, lengths: tuple[int, int]) -> list[Passage]:
+    """Return the passages of a document that state the clearest facts, in their order in the document.
+
+    `key` decides between equals, `num_words` is a passage's length, `lengths` bounds a fact's (words). A paragraph
+    gives one passage before any gives a second.
+    """
+    ranked = []
+    for at, paragraph in enumerate(paragraphs(text)):
+        parts = sentences(paragraph)
+        found = []
+        for position, sentence in enumerate(parts):
+            worth = _worth(sentence, lengths)
+            if worth > 0:
+                chance = sha256(f"{key}\n{sentence}".encode()).hexdigest()
+                found.append((-worth, chance, position))
+        for turn, (worth, chance, position) in enumerate(sorted(found)):
+            around = _around(parts, position, num_words)
+            passage = Passage(around, parts[position], kind_of(parts[position]))
+            ranked.append((turn, worth, chance, (at, position), passage))
+    chosen = sorted(ranked, key=lambda item: item[:3])[:number]
+    return [item[-1] for item in sorted(chosen, key=lambda item: item[3])]
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Yield the paragraphs of prose: no headings, tables, lists, code or display formulas."""
+    for block in re.split(
+        r"\n\s*\n", re.sub(r"```.*?(?:```|\Z)|\$\$.*?\$\$|\\\[.*?\\\]", "\n\n", text, flags=re.DOTALL)
+    ):
+        parts: list[str] = []
+        for line in block.split("\n"):
+            if NOT_PROSE.match(line) or not line.strip():
+                parts.append("")
+            elif parts and parts[-1] and _goes_on(parts[-1], line.strip()):
+                parts[-1] += f" {line.strip()}"
+            else:
+                parts.append(line.strip())
+        yield from (part for part in parts if part.endswith((".", "!", "?")) and len(part.split()) >= 8)
+
+
+def sentences(paragraph: str) -> list[str]:
+    """Split a paragraph into sentences; stops within formulas and abbreviations do not count."""
+    hidden = [match.span() for match in FORMULA.finditer(paragraph)]
+    found, start = [], 0
+    for match in BOUNDARY.finditer(paragraph):
+        inside = any(begin < match.start() < end for begin, end in hidden)
+        if inside or ABBREVIATION.search(paragraph[: match.start()]):
+            continue
+        found.append(paragraph[start : match.end()].strip())
+        start = match.end()
+    return [sentence for sentence in [*found, paragraph[start:].strip()] if sentence]
+
+
+def kind_of(sentence: str) -> str:
+    """Return what a sentence states: definition, reason, value, procedure or other."""
+    if DEFINITION.search(sentence):
+        return "definition"
+    if REASON.search(sentence):
+        return "reason"
+    if VALUE.search(sentence):
+        return "value"
+    return "procedure" if PROCEDURE.search(sentence) else "other"
+
+
+def _worth(sentence: str, lengths: tuple[int, int]) -> int:
+    """Return how clear a fact a sentence states; 0 for none."""
+    words = sentence.split()
+    if not lengths[0] <= len(words) <= lengths[1] or not sentence.endswith(".") or leans(sentence):
+        return 0
+    if not sentence[0].isupper() or len(content_words(sentence)) < 5 or len(FORMULA.findall(sentence)) > 1:
+        return 0
+    if "\\" in sentence or sentence.count("(") != sentence.count(")"):
+        return 0
+    signs = (DEFINITION, VALUE, REASON, PROCEDURE, ACRONYM)
+    return sum(bool(sign.search(sentence)) for sign in signs)
+
+
+def _around(parts: list[str], position: int, num_words: int) -> str:
+    """Return a sentence with those before and after it, up to a number of words."""
+    first = last = position
+    length = len(parts[position].split())
+    while True:
+        before = len(parts[first - 1].split()) if first else None
+        after = len(parts[last + 1].split()) if last + 1 < len(parts) else None
+        if before is not None and length + before <= num_words:
+            first, length = first - 1, length + before
+        elif after is not None and length + after <= num_words:
+            last, length = last + 1, length + after
+        else:
+            return " ".join(parts[first : last + 1])
+
+
+def _goes_on(line: str, following: str) -> bool:
+    if line.endswith((".", "!", "?", ":", ";")) and len(line) < WRAPPED_WIDTH:
+        return False
+    return following[0].islower() or (WRAPPED_WIDTH <= len(line) < 90 and not line.endswith((":", ";")))
