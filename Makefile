@@ -13,7 +13,7 @@ venv: $(VENV)/.ready ## make .venv with everything that the demo and the tests n
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@command -v uv >/dev/null || test -x $(VENV)-uv/bin/uv || (python3 -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv)
 	test -x $(VENV)/bin/python || $(UV) venv -q --python 3.11 $(VENV)
-	$(UV) pip sync -q --require-hashes --python $(VENV)/bin/python requirements.lock
+	$(UV) pip sync -q --compile-bytecode --require-hashes --python $(VENV)/bin/python requirements.lock
 	$(UV) pip install -q --no-deps --python $(VENV)/bin/python -e .
 	@touch $@
 
