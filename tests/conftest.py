@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -99,7 +100,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         process.kill()
         process.wait()
         for number in ports:
-            for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+            for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{number}.sock"):
                 left.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 

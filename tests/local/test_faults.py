@@ -164,7 +164,7 @@ def test_two_processes_on_one_store_end_with_the_same_content(tmp_path, log, exp
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MiB (tests run as root), or a limit on the size of files where it may not be mounted."""
+    """A file system of 1 MiB; mounting it needs root, as the tests have it in CI."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
