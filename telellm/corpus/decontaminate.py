@@ -5,21 +5,33 @@ Run on the corpus against the recipe's benchmarks, and before training against T
 
 import json
 import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import sha256
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from telellm.recipe import Decontaminate, Recipe, RecipeError
 from telellm.records import Document, Question, Rejected
 from telellm.stage import Context, Output, stage
 from telellm.store import sha256_file
 
-WORD = re.compile(r"\w+")
-PASSAGE = re.compile(r"\n[ ]*\n")
+if TYPE_CHECKING:
+    import numpy
+
+    Hashes = numpy.ndarray[Any, numpy.dtype[numpy.uint64]]
+
+WORD = re.compile(r"[^\W_]+")
+BLANK_LINE = re.compile(r"\n[ ]*+\n")
+LONGEST_PASSAGE = 2_000
+"""Characters; in a longer one (a table, a page without blank lines) every line is a passage."""
 MAX_REMOVED_SHARE = 0.5
-"""A document that loses more of its words than this is rejected whole."""
+"""A document that loses more of its text than this is rejected whole."""
+MULTIPLIER = 0x9E3779B97F4A7C15
+"""Odd, so that no word's place in a run is lost (the golden ratio's bits)."""
 
 
 def _place(recipe: Recipe, key: str, inputs: Mapping[str, Output | None]) -> str:
@@ -41,85 +53,154 @@ def decontaminate(
     (`"contaminated passage"`), and the documents of held-out questions (`"held out"`).
     Source: 8-gram overlap, as in GPT-2 (Radford et al. 2019, Section 4).
     """
-    length = settings.ngram_words
-    index: dict[int, str] = {}
     held_out: set[str] = set()
-    for path in _benchmark_files(settings):
-        add_ngrams(index, (text for text in read_questions(path)), length, path.name)
+    texts = [(path.name, text) for path in _benchmark_files(settings) for text in read_questions(path)]
     for question in questions.records(Question) if questions else ():
         if question.split == "held-out":
             held_out.add(question.id)
-            add_ngrams(index, [f"{question.statement} {question.answer}"], length, f"Tele-Eval {question.id}")
-    context.summary |= {"benchmark_ngrams": len(index), "held_out_documents": len(held_out), "found": {}}
-    found: dict[str, int] = context.summary["found"]
+            texts.append(("Tele-Eval", f"{question.statement} {question.answer}"))
+    index = Index.build(texts, settings.ngram_words)
+    found: Counter[str] = Counter()
     for document in context.progress.track(documents.records(Document), documents.num_records, "documents"):
         if document.id in held_out:
             yield Rejected(document, "held out")
             continue
-        kept, removed = split(document.content, index, length)
+        kept, removed = split(document.content, index)
         if not removed:
             yield document
             continue
         for passage, source in removed:
-            found[source] = found.get(source, 0) + 1
+            found[source] += 1
             item = {"id": document.id, "passage": passage}
-            yield Rejected(item, "contaminated passage", f"shares {length} words with {source}")
-        if len(kept) < MAX_REMOVED_SHARE * len(document.content):
+            yield Rejected(item, "contaminated passage", f"shares {index.length} words with {source}")
+        if len(kept) < (1 - MAX_REMOVED_SHARE) * len(document.content):
             yield Rejected(document, "contaminated")
         else:
             yield document.with_content(kept).with_fields(passages_removed=len(removed))
+    context.summary |= {
+        "benchmark_ngrams": len(index.hashes),
+        "held_out_documents": len(held_out),
+        "found": dict(found),
+    }
 
 
-def ngrams(words: list[str], length: int) -> Iterator[int]:
-    """Yield a 64-bit hash, the same on every machine, of each run of `length` words."""
-    for start in range(len(words) - length + 1):
-        yield int.from_bytes(sha256(" ".join(words[start : start + length]).encode()).digest()[:8], "big")
+@dataclass(frozen=True)
+class Index:
+    """The runs of words in test texts: 64-bit hashes, the same on every machine, and where each comes from."""
+
+    length: int
+    """Words in a run."""
+    vocabulary: dict[str, int]
+    """Hashes of the words of test texts alone, so that memory does not grow with the corpus."""
+    hashes: "Hashes"
+    """Sorted, each once."""
+    origins: "Hashes"
+    """For each hash, the number of its source."""
+    sources: list[str]
+
+    @classmethod
+    def build(cls, texts: Iterable[tuple[str, str]], length: int) -> "Index":
+        """Return the index of (source, text) pairs; of two sources with the same run, the first."""
+        import numpy
+        from xxhash import xxh3_64_intdigest
+
+        vocabulary: dict[str, int] = {}
+        sources: dict[str, int] = {}
+        runs, origins = [numpy.zeros(0, numpy.uint64)], [numpy.zeros(0, numpy.uint64)]
+        for source, text in texts:
+            words = words_of(text)
+            for word in words:
+                if word not in vocabulary:
+                    vocabulary[word] = xxh3_64_intdigest(word.encode()) | 1  # never 0, which is the unknown word
+            runs.append(hash_runs(words, vocabulary, length)[1])
+            origins.append(numpy.full(len(runs[-1]), sources.setdefault(source, len(sources)), numpy.uint64))
+        hashes, first = numpy.unique(numpy.concatenate(runs), return_index=True)
+        return cls(length, vocabulary, hashes, numpy.concatenate(origins)[first], list(sources))
+
+    def find(self, words: list[str]) -> list[tuple[int, str]]:
+        """Return the numbers of the words at which a run begins that is known, each with its source."""
+        import numpy
+
+        starts, runs = hash_runs(words, self.vocabulary, self.length)
+        if not len(runs) or not len(self.hashes):
+            return []
+        places = numpy.searchsorted(self.hashes, runs)
+        places[places == len(self.hashes)] = 0
+        hits = numpy.flatnonzero(self.hashes[places] == runs)
+        return [(int(starts[hit]), self.sources[int(self.origins[places[hit]])]) for hit in hits]
 
 
-def add_ngrams(index: dict[int, str], texts: Iterable[str], length: int, source: str) -> None:
-    """Add the runs of words of test texts to an index from hash to source."""
-    for text in texts:
-        for gram in ngrams(WORD.findall(text.lower()), length):
-            index.setdefault(gram, source)
+def hash_runs(words: list[str], vocabulary: Mapping[str, int], length: int) -> tuple[Any, "Hashes"]:
+    """Return where each run of `length` known words begins, and its hash: a polynomial of their hashes, mod 2^64."""
+    import numpy
+
+    hashes = numpy.fromiter((vocabulary.get(word, 0) for word in words), dtype=numpy.uint64, count=len(words))
+    num_known = numpy.cumsum(numpy.concatenate([[0], hashes != 0]))
+    starts = numpy.flatnonzero(num_known[length:] - num_known[:-length] == length)
+    runs = numpy.zeros(len(starts), dtype=numpy.uint64)
+    for offset in range(length):
+        runs = runs * numpy.uint64(MULTIPLIER) + hashes[starts + offset]
+    return starts, runs
 
 
-def split(text: str, index: Mapping[int, str], length: int) -> tuple[str, list[tuple[str, str]]]:
+def normalize(word: str) -> str:
+    """Return a word without case, and in one of the ways to write it (ligatures, full width)."""
+    return word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).casefold()
+
+
+def words_of(text: str) -> list[str]:
+    """Return a text's words, normalized."""
+    return WORD.findall(text.lower()) if text.isascii() else [normalize(word) for word in WORD.findall(text)]
+
+
+def split(text: str, index: Index) -> tuple[str, list[tuple[str, str]]]:
     """Return the text without the passages that hold a run in the index, and those with what they matched.
 
     A run may cross passages: then all that it touches go.
     """
-    if not index:
-        return text, []
-    words = list(WORD.finditer(text))
-    grams = ngrams([word[0].lower() for word in words], length)
-    hits = {number: index[gram] for number, gram in enumerate(grams) if gram in index}
+    hits = index.find(words_of(text))
     if not hits:
         return text, []
-    bounds = [0, *(match.end() for match in PASSAGE.finditer(text)), len(text)]
-    kept, removed = [], []
-    spans = sorted((words[number].start(), words[number + length - 1].end(), source) for number, source in hits.items())
-    for start, end in pairwise(bounds):
-        matched = next((source for first, last, source in spans if first < end and last > start), None)
-        if matched is None:
-            kept.append(text[start:end])
-        else:
-            removed.append((text[start:end].strip(), matched))
-    return "".join(kept).strip(), removed
+    words = [match.span() for match in WORD.finditer(text)]
+    bounds = _passage_bounds(text)
+    matched: dict[int, str] = {}
+    for number, source in hits:
+        first = bisect_right(bounds, words[number][0]) - 1
+        last = bisect_left(bounds, words[number + index.length - 1][1])
+        for passage in range(first, last):
+            matched.setdefault(passage, source)
+    passages = [text[start:end] for start, end in pairwise(bounds)]
+    kept = "".join(passage for number, passage in enumerate(passages) if number not in matched).strip()
+    return kept, [(passages[number].strip(), source) for number, source in sorted(matched.items())]
+
+
+def _passage_bounds(text: str) -> list[int]:
+    """Return where passages begin, and the text's end: at blank lines, in long passages at every line."""
+    blocks = [0, *(match.end() for match in BLANK_LINE.finditer(text)), len(text)]
+    bounds = set(blocks)
+    for start, end in pairwise(blocks):
+        if end - start > LONGEST_PASSAGE:
+            bounds.update(start + match.end() for match in re.finditer("\n", text[start:end]))
+    return sorted(bounds)
 
 
 def read_questions(path: Path) -> Iterator[str]:
-    """Yield the test texts of a benchmark file: each question, alone and with its correct option.
+    """Yield the test texts of a benchmark file: each question with its correct option.
 
     Reads JSON (a list, or an object of questions) and JSON Lines, whatever the file is called; a row is an object
     (`question`, `options`/`choices`, `answer`) or a list `[question, options, answer]`. Raises `RecipeError`.
     """
+    num_questions = 0
     for row in read_rows(path):
         question, options, answer = _parts(row)
         if question:
-            yield question
-            if (correct := _correct(options, answer)) is not None:
-                yield f"{question} {correct}"
-                yield correct
+            num_questions += 1
+            yield f"{question} {_correct(options, answer) or ''}".strip()
+    if not num_questions:
+        raise RecipeError(
+            f"corpus.decontaminate.benchmarks: {path} holds no questions\n"
+            '  write objects with "question", "options" and "answer", or lists [question, options, answer]'
+        )
 
 
 def read_rows(path: Path) -> Iterator[Any]:
@@ -130,10 +211,13 @@ def read_rows(path: Path) -> Iterator[Any]:
         raise RecipeError(f"corpus.decontaminate.benchmarks: {path} cannot be read: {error}") from None
     try:
         whole = json.loads(text)
-        yield from (whole.values() if isinstance(whole, dict) and "question" not in whole else whole)
-        return
     except ValueError:
-        pass
+        whole = None
+    if isinstance(whole, dict | list):
+        is_row = _parts(whole)[0] and not (isinstance(whole, list) and not isinstance(whole[0], str))
+        rows = [whole] if is_row else whole
+        yield from rows.values() if isinstance(rows, dict) else rows
+        return
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
@@ -163,13 +247,21 @@ def _correct(options: list[Any], answer: Any) -> str | None:
     """Return the correct option's text without its number, or the answer itself where there are no options."""
     if not options:
         return str(answer) if answer is not None else None
-    for option in options:  # "3" or "option 3" names the option that begins with "3."
-        number = re.search(r"\d+", str(answer))
-        if isinstance(answer, str) and number and re.match(rf"\(?{number[0]}[.):]", str(option).strip()):
-            return re.sub(r"^\(?\d+[.):]\s*", "", str(option).strip())
-    if isinstance(answer, int) and 0 <= answer < len(options):
-        return str(options[answer])
-    return str(answer) if answer in options else None
+    texts = [re.sub(r"^\(?(?:\d{1,2}|[A-Z])[.):]\s*", "", str(option).strip()) for option in options]
+    if isinstance(answer, int):
+        return texts[answer] if 0 <= answer < len(options) else None
+    if answer in options:
+        return texts[options.index(answer)]
+    named = re.fullmatch(r"\(?(?:option[ _]?)?(\d{1,2}|[A-Z])\b[.):]?(.*)", str(answer).strip(), re.DOTALL | re.I)
+    if not named:
+        return None
+    if said := named[2].strip():  # "option 3: its text"
+        return said
+    for option, text in zip(options, texts, strict=True):  # "3" names the option that begins with "3."
+        if re.match(rf"\(?{named[1]}[.):]", str(option).strip()):
+            return text
+    number = int(named[1]) - 1 if named[1].isdigit() else ord(named[1].upper()) - ord("A")
+    return texts[number] if 0 <= number < len(options) else None
 
 
 def _benchmark_files(settings: Decontaminate) -> list[Path]:

@@ -18,27 +18,33 @@ PREFERENCE = {"standard": 0, "arxiv": 1, "wiki": 2, "web": 3}
 SEED = 17
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sketch:
-    """What is remembered of a document: a few hundred bytes."""
+    """What is remembered of a document, whatever its length."""
 
     id: str
-    order: tuple[int, tuple[int, ...], int, str]
-    digest: bytes
+    order: tuple[int, tuple[int, ...], int, str, bytes]
+    """The better of two copies comes first, wherever they stood in the input."""
     minhash: "RMinHash"
+
+    @property
+    def digest(self) -> bytes:
+        """The digest of its words."""
+        return self.order[-1]
 
 
 @stage(sections=("corpus.deduplicate",), produces=Document)
 def deduplicate(context: Context, settings: Deduplicate, documents: Output) -> Iterator[Document | Rejected]:
     """Keep one of each group of copies: the better source, then the newer version, then the longer text.
 
-    Two passes: sketches of all documents (about 1 KiB each) are compared, then the texts are streamed.
+    Two passes: sketches of all documents (4 KiB each, with their index) are compared, then the texts are streamed.
+    Whether two are near-duplicates is the estimate from their whole signatures, for pairs that the index proposes.
     Rejects `"exact copy"`, `"near-duplicate"` and `"same id"`, with the id of the document that is kept.
     Source of MinHash: Broder, On the resemblance and containment of documents (1997).
     """
     progress = context.progress
     stream = progress.track(documents.records(Document), documents.num_records, "documents")
-    sketches = [sketch(document, number, settings) for number, document in enumerate(stream)]
+    sketches = [sketch(document, settings) for document in stream]
     copies = find_copies(sketches, settings)
     for number, document in enumerate(documents.records(Document)):
         if number in copies:
@@ -48,18 +54,18 @@ def deduplicate(context: Context, settings: Deduplicate, documents: Output) -> I
             yield document
 
 
-def sketch(document: Document, number: int, settings: Deduplicate) -> Sketch:
+def sketch(document: Document, settings: Deduplicate) -> Sketch:
     """Return a document's digest and MinHash over its shingles of `ngram_words` words."""
     from rensa import RMinHash
 
     words = re.findall(r"\w+", document.content.lower())
     length = settings.ngram_words
-    shingles = {" ".join(words[i : i + length]) for i in range(max(1, len(words) - length + 1))}
+    shingles = [" ".join(words[start : start + length]) for start in range(max(1, len(words) - length + 1))]
     minhash = RMinHash(settings.num_permutations, SEED)
-    minhash.update(sorted(shingles))
-    version = tuple(-int(part) for part in re.findall(r"\d{1,9}", str(document.fields.get("version", ""))))
-    order = (PREFERENCE[document.category], version, -len(words), document.id)
-    return Sketch(document.id, order, sha256(" ".join(words).encode()).digest(), minhash)
+    minhash.update(shingles)
+    version = tuple(-int(part) for part in re.findall(r"\d{1,9}", str(document.fields.get("version", "")))) or (0,)
+    digest = sha256(" ".join(words).encode("utf-8", "replace")).digest()
+    return Sketch(document.id, (PREFERENCE[document.category], version, -len(words), document.id, digest), minhash)
 
 
 def find_copies(sketches: list[Sketch], settings: Deduplicate) -> dict[int, tuple[str, str]]:
@@ -81,7 +87,8 @@ def find_copies(sketches: list[Sketch], settings: Deduplicate) -> dict[int, tupl
         if current.digest in exact:
             copies[number] = ("exact copy", exact[current.digest])
         elif near:
-            copies[number] = ("near-duplicate", sketches[min(near)].id)
+            best = min(near, key=lambda other: sketches[other].order)
+            copies[number] = ("near-duplicate", sketches[best].id)
         elif current.id in ids:
             copies[number] = ("same id", current.id)
         else:

@@ -1,25 +1,34 @@
 """Ingest: read every file of the recipe's sources into documents; a bad file is a reject, never the end of the run."""
 
 import re
+import signal
 import tempfile
+import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from types import FrameType
+from urllib.parse import unquote, urlsplit
 
 from telellm.corpus.sources.file import Reader, SourceFile
 from telellm.recipe import Ingest, RecipeError, Source
 from telellm.records import Document, Rejected
 from telellm.stage import Context, Shard, stage
-from telellm.store import Store
+from telellm.store import Store, StoreUnavailable
 
 PROJECTS = (".tar.gz", ".tgz", ".tar", ".gz", ".zip", ".tex")
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".gz")
+ARXIV_NUMBER = re.compile(r"(?:[a-z-]+(?:\.[A-Z]{2})?)?\d{7}(?:v\d+)?|\d{4}\.\d{4,5}(?:v\d+)?")
 TEXTS = (".txt", ".md", ".markdown", ".rst")
 DUMPS = (".xml", ".xml.bz2", ".xml.gz")
 PAGES = (".warc", ".warc.gz", ".wet", ".wet.gz", ".html", ".htm")
 WORD = (".docx", ".doc", ".docm", ".zip")
+SECONDS_BETWEEN_DOCUMENTS = 600
+"""A reader that yields nothing for so long is stuck in its file."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class Unit:
 
     source: str
     name: str
+    """Its place in the source; "." where the source itself is one project."""
     keys: tuple[str, ...]
     stamp: str
 
@@ -58,7 +68,7 @@ def ingest(context: Context, settings: Ingest, units: list[Unit]) -> Iterator[Do
         source = context.recipe.sources[unit.source]
         context.counts["in"] += 1
         with tempfile.TemporaryDirectory(prefix="telellm-source-") as folder:
-            yield from _read(_fetch(unit, source, Path(folder)), source, settings)
+            yield from _read(unit, source, settings, Path(folder))
 
 
 def find_units(source_name: str, source: Source) -> list[Unit]:
@@ -66,10 +76,10 @@ def find_units(source_name: str, source: Source) -> list[Unit]:
     store, single = _open(source_name, source)
     stamps = {key: stamp for key, stamp in store.stamps(single) if not _is_hidden(key)}
     groups: dict[str, list[str]] = defaultdict(list)
-    projects = _project_folders(store, list(stamps)) if source.category == "arxiv" and not single else []
-    for key in stamps:
-        folder = next((project for project in projects if project == "." or key.startswith(f"{project}/")), None)
-        groups[key if folder is None else folder].append(key)
+    projects = set(_project_folders(store, list(stamps)) if source.category == "arxiv" and not single else [])
+    for key in sorted(stamps):
+        folders = [str(parent) for parent in PurePosixPath(key).parents]
+        groups[next((folder for folder in reversed(folders) if folder in projects), key)].append(key)
     return [
         Unit(source_name, name, tuple(keys), sha256("".join(stamps[key] for key in keys).encode()).hexdigest())
         for name, keys in sorted(groups.items())
@@ -79,7 +89,7 @@ def find_units(source_name: str, source: Source) -> list[Unit]:
 def reader_for(file: Path, category: str, languages: list[str]) -> Reader | None:
     """Return the reader of a file (or LaTeX folder) by its name, or None for a format that no reader knows."""
     name = file.name.lower()
-    if category == "arxiv" and (file.is_dir() or name.endswith(PROJECTS)):
+    if category == "arxiv" and (file.is_dir() or name.endswith(PROJECTS) or ARXIV_NUMBER.fullmatch(name)):
         from telellm.corpus.sources import arxiv
 
         return arxiv.read
@@ -102,22 +112,58 @@ def reader_for(file: Path, category: str, languages: list[str]) -> Reader | None
     return None
 
 
-def _read(file: SourceFile, source: Source, settings: Ingest) -> Iterator[Document | Rejected]:
-    reader = reader_for(file.path, source.category, settings.languages)
-    if reader is None:
-        yield file.reject("unknown format", PurePosixPath(file.name).suffix)
-        return
+def _read(unit: Unit, source: Source, settings: Ingest, folder: Path) -> Iterator[Document | Rejected]:
+    name = unit.name if unit.name != "." else PurePosixPath(source.path).name
+    uri = source.path.rstrip("/") if "://" in source.path else unit.source
+    file = SourceFile(folder, name, uri if unit.name == "." else f"{uri}/{name}", source.licence, source.retrieved_at)
     try:
-        yield from reader(file)
+        file = replace(file, path=_fetch(unit, source, folder))
+        reader = reader_for(file.path, source.category, settings.languages)
+        if reader is None:
+            yield file.reject("unknown format", PurePosixPath(file.name).suffix)
+        else:
+            yield from _within(SECONDS_BETWEEN_DOCUMENTS, reader(file))
+    except (StoreUnavailable, ImportError):
+        raise
     except Exception as error:  # whatever a reader did not foresee costs this file, not the run
-        yield file.reject("unreadable", f"{type(error).__name__}: {error}"[:500])
+        reason = "too slow" if isinstance(error, TimeoutError) else "unreadable"
+        yield file.reject(reason, f"{type(error).__name__}: {error}"[:500])
+
+
+def _within(seconds: float, items: Iterator[Document | Rejected]) -> Iterator[Document | Rejected]:
+    """Yield items; raises `TimeoutError` where one takes longer than `seconds`."""
+    while True:
+        with _alarm(seconds):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` in the body after so many seconds; in a process's main thread, where signals arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"nothing was read for {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _open(source_name: str, source: Source) -> tuple[Store, str]:
     """Return the source as a store and, where its path is one file, that file's name in it."""
-    if "://" in source.path:
+    path = _local(source)
+    if path is None:
         return Store.open(source.path), ""
-    path = Path(source.path)
     if not path.exists():
         raise RecipeError(
             f"sources.{source_name}.path: {path} does not exist; name a folder, a file or s3://bucket/prefix"
@@ -125,33 +171,59 @@ def _open(source_name: str, source: Source) -> tuple[Store, str]:
     return (Store.open(str(path.parent)), path.name) if path.is_file() else (Store.open(str(path)), "")
 
 
-def _fetch(unit: Unit, source: Source, folder: Path) -> SourceFile:
-    """Return a unit's files on this machine: where they are, or downloaded from the bucket."""
-    store, _ = _open(unit.source, source)
-    if "://" in source.path:
-        for key in unit.keys:
-            target = folder / key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            store.download(key, target)
-        path, uri = folder / unit.name, f"{source.path.rstrip('/')}/{unit.name}"
-    else:
-        root = Path(source.path)
-        path, uri = (root if root.is_file() else root / unit.name), f"{unit.source}/{unit.name}"
-    name = unit.name if unit.name != "." else Path(source.path).name
-    return SourceFile(path, name, uri, source.licence, source.retrieved_at)
+def _local(source: Source) -> Path | None:
+    """Return the source's path on this machine, or None for a bucket."""
+    if source.path.startswith("file://"):
+        return Path(unquote(urlsplit(source.path).path))
+    return None if "://" in source.path else Path(source.path)
+
+
+def _fetch(unit: Unit, source: Source, folder: Path) -> Path:
+    """Return where a unit's files are on this machine: where they were, or downloaded from the bucket to `folder`."""
+    if (path := _local(source)) is not None:
+        return path if path.is_file() or unit.name == "." else path / unit.name
+    store = Store.open(source.path)
+    for key in unit.keys:
+        if key.startswith("/") or ".." in PurePosixPath(key).parts:
+            raise ValueError(f"{key} would leave its folder")
+        target = folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        store.download(key, target)
+    return folder / unit.name
 
 
 def _project_folders(store: Store, keys: list[str]) -> list[str]:
-    """Return the topmost folders that directly hold a .tex file; "." where the source itself is one project."""
-    folders = {str(PurePosixPath(key).parent) for key in keys if key.lower().endswith(".tex")}
-    if "." in folders:
-        loose = [key for key in keys if "/" not in key and key.lower().endswith(".tex")]
-        mains = [key for key in loose if b"\\documentclass" in store.read(key)[:100_000]]
-        if len(mains) <= 1:
-            return ["."]
-        folders.discard(".")
-    return sorted(f for f in folders if not any(f != other and f.startswith(f"{other}/") for other in folders))
+    """Return the topmost folders that directly hold a .tex file and are one project; "." is the source itself.
+
+    A folder of papers is none: it holds archives, LaTeX files that are called by their arXiv numbers, or, at the top,
+    more than one that begins a document.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        files[str(PurePosixPath(key).parent)].append(key)
+    found = {folder for folder, names in files.items() if any(map(_is_tex, names)) and not _holds_papers(names)}
+    if "." in found:
+        stems = [PurePosixPath(key).stem for key in filter(_is_tex, files["."]) if _begins_document(store, key)]
+        copies = [stem for stem in stems if any(stem != other and stem.startswith(other) for other in stems)]
+        if len(stems) - len(copies) > 1:  # main.bak.tex beside main.tex is no second paper
+            found.discard(".")
+    return ["."] if "." in found else sorted(f for f in found if not found & set(map(str, PurePosixPath(f).parents)))
+
+
+def _holds_papers(names: Iterable[str]) -> bool:
+    stems = [PurePosixPath(name) for name in names]
+    num_archives = sum(name.name.lower().endswith(ARCHIVES) for name in stems)
+    return num_archives > 1 or any(_is_tex(str(name)) and ARXIV_NUMBER.fullmatch(name.stem) for name in stems)
+
+
+def _is_tex(key: str) -> bool:
+    return key.lower().endswith(".tex")
+
+
+def _begins_document(store: Store, key: str) -> bool:
+    return b"\\documentclass" in store.read(key)[:100_000]
 
 
 def _is_hidden(key: str) -> bool:
-    return bool(re.search(r"(^|/)[._~]", key))
+    """Say whether a key is no document: a hidden file, what an office suite leaves, or a bucket's mark of a folder."""
+    return bool(re.search(r"(?:^|/)(?:\.|~\$|__MACOSX/)|/$", key))
