@@ -33,7 +33,7 @@ STOP_WORDS = {
 }
 """Language → its most frequent words, which tell it apart from the others."""
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # noqa: RUF001
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _CHARSET = re.compile(
     rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?\s{0,9}([\w-]{1,40})|<\?xml[^>]{0,99}encoding=["']([\w-]{1,40})""",
     re.IGNORECASE,
@@ -233,7 +233,7 @@ def decode(body: bytes, charset: str) -> str:
 
 def identify_language(text: str) -> str:
     """Return the language of a text by its stop words (ISO 639-1), "" when none has enough of them."""
-    words = [word.lower() for word in _WORD.findall(text[:200_000].replace("’", "'"))]  # noqa: RUF001
+    words = [word.lower() for word in _WORD.findall(text[:200_000].replace("’", "'"))]
     shares = {
         language: sum(word in stop_words for word in words) / max(len(words), 1)
         for language, stop_words in _STOP_WORD_SETS.items()

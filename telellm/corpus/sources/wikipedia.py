@@ -483,7 +483,7 @@ def _cell_text(text: str) -> str:
 # --- templates -------------------------------------------------------------------------------------------------------
 
 _Render = Callable[[list[str], dict[str, str]], str]
-_RANGE_WORDS = frozenset({"to", "and", "or", "by", "x", "×", "-", "–", "to(-)", "±", "+/-"})  # noqa: RUF001
+_RANGE_WORDS = frozenset({"to", "and", "or", "by", "x", "×", "-", "–", "to(-)", "±", "+/-"})
 _UNITS = {"C": "°C", "F": "°F", "m2": "m²", "km2": "km²", "m3": "m³", "sqmi": "sq mi", "sqkm": "km²", "cuft": "cu ft"}
 
 
@@ -506,7 +506,7 @@ def _value(args: list[str], named: dict[str, str]) -> str:
     if len(args) > 1:
         text += f"±{args[1]}"
     if named.get("e"):
-        text += f"×10^{{{named['e']}}}"  # noqa: RUF001
+        text += f"×10^{{{named['e']}}}"
     unit = named.get("u") or named.get("ul") or ""
     if named.get("up") or named.get("upl"):
         unit += f"/{named.get('up') or named.get('upl')}"
@@ -547,7 +547,7 @@ _TEMPLATES: dict[str, _Render] = {
         ("sup", lambda args, _: _raise(True, args[0]) if args else ""),
         ("sub", lambda args, _: _raise(False, args[0]) if args else ""),
         ("su", lambda _, named: _raise(True, named.get("p", "")) + _raise(False, named.get("b", ""))),
-        ("e", lambda args, _: f"×10^{{{args[0]}}}" if args else ""),  # noqa: RUF001
+        ("e", lambda args, _: f"×10^{{{args[0]}}}" if args else ""),
         ("val", _value),
         ("convert|cvt", _convert),
         ("chem|chem2|gaps", lambda args, _: "".join(args)),
@@ -569,15 +569,15 @@ _TEMPLATES: dict[str, _Render] = {
         ("us$|usd", lambda args, _: f"US${args[0]}" if args else "US$"),
         ("equation box 1", lambda _, named: named.get("equation", "")),
         ("nbsp|space|spaces|thinsp|thin space|hair space|zwsp|wbr", _constant(" ")),
-        ("snd|spnd|spaced ndash|ndash|en dash|dash", _constant(" – ")),  # noqa: RUF001
+        ("snd|spnd|spaced ndash|ndash|en dash|dash", _constant(" – ")),
         ("mdash|em dash", _constant("—")),
         ("=", _constant("=")),
         ("!", _constant("|")),
         ("'", _constant("'")),
         ("pi", _constant("π")),
         ("mu", _constant("μ")),
-        ("times", _constant("×")),  # noqa: RUF001
-        ("minus", _constant("−")),  # noqa: RUF001
+        ("times", _constant("×")),
+        ("minus", _constant("−")),
         ("·|dot|middot|bullet|•", _constant(" · ")),
         ("yes|ya|tick", lambda args, _: args[0] if args else "Yes"),
         ("no|na|cross", lambda args, _: args[0] if args else "No"),

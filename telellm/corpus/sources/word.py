@@ -25,7 +25,7 @@ _CLAUSE = re.compile(
     r"((?:[A-Z]{1,2}|\d{1,3}[a-zA-Z]{0,2})(?:\.\d{1,4}[a-zA-Z]{0,3}(?:-\d+)?)*)\.?(?:[\s:]+|$)(.*)", re.S
 )
 _ANNEX = re.compile(r"(Annex|Appendix)\s+([A-Z]{1,2}|\d{1,2})\b\s*(\([^)]*\))?\s*:?\s*(.*)", re.S | re.I)
-_MARKER = re.compile(r"([-–—•*+o]|\(?[0-9a-zA-Z]{1,4}[.)]|\[[^\]]{1,12}\])[ \t]+(?=\S)")  # noqa: RUF001
+_MARKER = re.compile(r"([-–—•*+o]|\(?[0-9a-zA-Z]{1,4}[.)]|\[[^\]]{1,12}\])[ \t]+(?=\S)")
 
 
 @dataclass
@@ -296,7 +296,7 @@ def _item(text: str) -> str:
     marker = _MARKER.match(text)
     if not marker:
         return "- " + _tidy(text) if not re.match(r"NOTE|EXAMPLE|Editor", text) else _tidy(text)
-    mark = "-" if marker[1] in "-–—•*+o" else marker[1]  # noqa: RUF001
+    mark = "-" if marker[1] in "-–—•*+o" else marker[1]
     return f"{mark} {_tidy(text[marker.end() :])}"
 
 

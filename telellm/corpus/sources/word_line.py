@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (the symbol font is made of characters that look like others)
+
 """One paragraph of a Word document as text: runs, scripts, symbols, formulas, fields, notes."""
 
 import re
