@@ -147,7 +147,7 @@ class TeleEval(Settings):
     """Section `tele_eval`: open questions from the corpus."""
 
     passages_per_document: int = Field(
-        4, ge=1, description="Passages of a document that are asked about, one question each."
+        3, ge=1, description="Passages of a document that are asked about, one question each."
     )
     passage_words: int = Field(80, ge=20, description="Length of the passage that the model reads (words).")
     held_out_share: Share = Field(0.2, description="Share of documents that training never sees.")

@@ -14,23 +14,32 @@ NOT_PROSE = re.compile(r"^\s*(?:#|\||```|\$\$|\\\[|\\begin|[-*•+]\s|\d+[.)]\s|
 WRAPPED_WIDTH = 45
 """A line at least this long that ends in no full stop goes on in the next (characters)."""
 
+AMOUNT = r"\d[\d.,]*\s?(?:%|per\s?cent|[a-zµ°Ω]*Hz|[kMGT]?bit|[A-Za-zµ]|°)"
 VALUE = re.compile(
-    r"\d[\d.,]*\s?(?:%|per\s?cent|[kMGT]?Hz|[kMGT]?bit|[kMG]bps|[mµn]?s\b|seconds?|minutes?|hours?|dBm?i?|[kmc]?m\b"
-    r"|metres?|m?W\b|bits?|bytes?|octets?|times|slots?|symbols?|subcarriers?|ports?|antennas?|degrees|°|V\b|years?|users?|frames?)"
+    r"\b(?:is|are|was|has|have|lasts?|takes?|uses?|carr(?:y|ies)|occup(?:y|ies)|costs?|needs?|reach(?:es)?|equals?|holds?"
+    r"|amounts? to|contains?|of|gains?|gives?|allows?|supports?|limited to|expires? after|with|at|to|by)"
+    rf"\s(?:about|around|at most|at least|only|up to|roughly|some|nearly|exactly|no more than|commonly)?\s?{AMOUNT}"
 )
 DEFINITION = re.compile(
-    r"^(?:An?\s|The\s)?[^,;.]{2,60}?\b(?:is|are)\s(?:an?|the|called|defined)\s"
-    r"|\b(?:means|denotes|refers to|stands for)\b"
+    r"^(?!What\b|There\b|It\b|In\b|At\b|On\b|For\b|With\b|As\b|If\b|When\b|To\b)"
+    r"(?P<subject>(?:(?:An?|The)\s)?[^\s,;:.]+(?:\s(?!which\b|that\b|when\b|is\b|are\b)[^\s,;:.]+){0,6})"
+    r"\s(?P<verb>is|are)\s(?:called\s)?(?:an?|the)\s(?!reason|same|only|result|most|more|case|cause|problem|price|rule)"
 )
-REASON = re.compile(r"\b(?:because|since|so that|in order to|due to|owing to)\b", re.I)
+REASON = re.compile(
+    r"\bbecause\b|\b(?:in order to|due to|owing to)\b|,\ssince\b|^Since\s(?!\d|release|about)[^,]+,", re.I
+)
 ACRONYM = re.compile(r"\b[A-Z][A-Z0-9-]+\b")
 PROCEDURE = re.compile(
-    r"\b(?:shall|sends?|requests?|responds?|replies|starts?|stops?|restarts?|selects?|reports?|forwards?|releases?"
-    r"|transmits?|establish(?:es)?|returns?|retransmits?|discards?|replaces?|acknowledges?)\b"
+    r"\b(?:sends?|requests?|responds?|replies|starts?|stops?|restarts?|selects?|reports?|forwards?|releases?|measures?|decides?"
+    r"|transmits?|establish(?:es)?|returns?|retransmits?|discards?|replaces?|acknowledges?|enters?|leaves?|applies|informs?|moves?|answers?|checks?)\b"
 )
-
-BEGINNINGS = {"definition": "What is", "reason": "Why", "value": "How", "procedure": "What", "other": "What"}
-"""How a question for each kind of fact begins."""
+CONDITION = re.compile(
+    r"^(?:When|If|After|Once|On|Upon|Before|Whenever)\b|\b(?:when|if|after|before|until|whenever|once)\b"
+)
+WORTH = {"definition": 5, "reason": 5, "procedure": 4, "value": 3, "other": 0}
+"""How well questions can be asked about a kind of fact."""
+LONG_FACT = 26
+"""A longer fact states more than one thing (words)."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +104,23 @@ def sentences(paragraph: str) -> list[str]:
 
 
 def kind_of(sentence: str) -> str:
-    """Return what a sentence states: definition, reason, value, procedure or other."""
+    """Return what a sentence states: definition, reason, procedure, value or other."""
     if DEFINITION.search(sentence):
         return "definition"
     if REASON.search(sentence):
         return "reason"
-    if VALUE.search(sentence):
-        return "value"
-    return "procedure" if PROCEDURE.search(sentence) else "other"
+    if PROCEDURE.search(sentence) and CONDITION.search(sentence):
+        return "procedure"
+    return "value" if VALUE.search(sentence) else "other"
+
+
+def beginning(passage: Passage) -> str:
+    """Return how the question about a passage's fact begins; for a definition, with what it defines."""
+    definition = DEFINITION.search(passage.fact) if passage.kind == "definition" else None
+    if definition:
+        subject = re.sub(r"^(?:An?|The)\b", lambda match: match[0].lower(), definition["subject"])
+        return f"What {definition['verb']} {subject}"
+    return {"reason": "Why", "value": "How"}.get(passage.kind, "What")
 
 
 def _worth(sentence: str, lengths: tuple[int, int]) -> int:
@@ -114,8 +132,11 @@ def _worth(sentence: str, lengths: tuple[int, int]) -> int:
         return 0
     if "\\" in sentence or sentence.count("(") != sentence.count(")"):
         return 0
-    signs = (DEFINITION, VALUE, REASON, PROCEDURE, ACRONYM)
-    return sum(bool(sign.search(sentence)) for sign in signs)
+    worth = WORTH[kind_of(sentence)]
+    if not worth:
+        return 0
+    several = sum(mark in sentence for mark in ";:") + (sentence.count(",") > 2) + (len(words) > LONG_FACT)
+    return max(2 * worth + bool(ACRONYM.search(sentence)) - 2 * several, 1)
 
 
 def _around(parts: list[str], position: int, num_words: int) -> str:

@@ -75,6 +75,20 @@ VAGUE = frozenset(
     )
 )
 """Words of questions that could be asked about any text."""
+RELATIONS = frozenset(
+    {"purpose", "difference", "advantage", "benefit", "role", "meaning", "effect", "importance", "maximum", "minimum"}
+)
+"""What a question may ask about only where the answer names it."""
+AMOUNT_ASKED = re.compile(r"^How\s(?:many|much|long|large|far|often|fast|high|wide|old|great|small)\b", re.IGNORECASE)
+NUMBER_WORDS = frozenset(
+    {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "hundred", "thousand"}
+)
+COUNTED = re.compile(
+    rf"(?<![\w.])(\d[\d.,]*|{'|'.join(sorted(NUMBER_WORDS))})[ -]?([^\W\d_][\w/-]*)(?:\s([^\W\d_][\w/-]*))?",
+    re.IGNORECASE,
+)
+"""A number, its unit or noun, and the word after it ("22 systematic columns")."""
+HOW_MANY = re.compile(r"^How\smany\s(?:[\w-]+\s){0,2}?([\w/-]*(?:s|Hz))\b", re.IGNORECASE)
 
 REASONS = (
     "no question",
@@ -111,7 +125,7 @@ def objection(statement: str, answer: str, lengths: tuple[int, int]) -> str:
         return "leans on its source"
     if is_vague(statement):
         return "question is vague"
-    if strays(statement, answer):
+    if strays(statement, answer) or miscounts(statement, answer):
         return "question is not about the answer"
     if repeats_itself(statement):
         return "question repeats itself"
@@ -119,14 +133,14 @@ def objection(statement: str, answer: str, lengths: tuple[int, int]) -> str:
         return "answer too short"
     if num_words > lengths[1]:
         return "answer too long"
-    if len(told - asked) < max(2, 0.25 * len(told)):
+    if len(told - asked) < max(2, 0.3 * len(told)) or (AMOUNT_ASKED.match(statement) and not _amounts(told - asked)):
         return "question gives its answer away"
     return ""
 
 
 def leans_question(statement: str) -> bool:
     """Say whether a question points at something that it does not name."""
-    if LEANING.search(statement):
+    if LEANING.search(statement) or re.search(r"\b(?:it|them|they|this|that|these|those)\?$", statement):
         return True
     pointer = POINTING_WITHIN.search(statement.replace("does it take", "does take"))
     return pointer is not None and len(content_words(statement[: pointer.start()]) - VAGUE) < 2
@@ -142,14 +156,35 @@ def strays(statement: str, answer: str) -> bool:
     """Say whether a quarter of a question's words, or any number in it, are foreign to its answer."""
     named, told = content_words(statement) - VAGUE, content_words(answer)
     foreign = named - told
-    return 4 * len(foreign) >= len(named) or any(word[0].isdigit() for word in foreign)
+    related = content_words(statement) & RELATIONS
+    return 4 * len(foreign) >= len(named) or any(word[0].isdigit() for word in foreign) or not related <= told
+
+
+def miscounts(statement: str, answer: str) -> bool:
+    """Say whether a question asks how many of what the answer does not count, or pairs a number with another unit."""
+    counted = [(match[1].casefold(), _stem(match[2].casefold())) for match in COUNTED.finditer(answer)]
+    counted += [(match[1].casefold(), _stem(match[3].casefold())) for match in COUNTED.finditer(answer) if match[3]]
+    asked = HOW_MANY.match(statement)
+    if asked:
+        thing = _stem(asked[1].casefold())
+        if thing not in [unit for _, unit in counted] or thing in content_words(statement[asked.end() :]):
+            return True
+    return any(
+        (match[1].casefold(), _stem(match[2].casefold())) not in counted for match in COUNTED.finditer(statement)
+    )
+
+
+def _amounts(words: set[str]) -> list[str]:
+    return [word for word in words if word[0].isdigit() or word in NUMBER_WORDS]
 
 
 def repeats_itself(statement: str) -> bool:
-    """Say whether the same two words stand next to one another twice ("what is the cell doing when the cell …")."""
+    """Say whether two words stand side by side twice, or a question asks what something is doing."""
     words = [word for word in (match[0].casefold() for match in WORD.finditer(statement)) if word not in STOP_WORDS]
     pairs = list(pairwise(words))
-    return len(set(pairs)) < len(pairs) or any(first == second for first, second in pairs)
+    return (
+        "doing" in statement.split() or len(set(pairs)) < len(pairs) or any(first == second for first, second in pairs)
+    )
 
 
 def content_words(text: str) -> set[str]:

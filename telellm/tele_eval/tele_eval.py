@@ -13,7 +13,7 @@ from telellm.lm.yes_no import YesNoQuestion
 from telellm.recipe import TeleEval
 from telellm.records import Document, Question, Rejected
 from telellm.stage import Context, stage
-from telellm.tele_eval.passages import BEGINNINGS, Passage, choose_passages
+from telellm.tele_eval.passages import Passage, beginning, choose_passages
 from telellm.tele_eval.rules import nearly_equal, objection, overlap
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -98,7 +98,7 @@ def write_questions(
     ]
     answers = client.generate(
         [
-            prompt.fill({"passage": passage.text, "answer": passage.fact, "begin": BEGINNINGS[passage.kind]})
+            prompt.fill({"passage": passage.text, "answer": passage.fact, "begin": beginning(passage)})
             for _, passage in found
         ],
         settings.max_question_tokens,

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telellm.tele_eval.rules import REASONS, content_words, leans, nearly_equal, objection, overlap, repeats_itself
+from telellm.tele_eval.rules import (
+    REASONS,
+    content_words,
+    leans,
+    miscounts,
+    nearly_equal,
+    objection,
+    overlap,
+    repeats_itself,
+)
 
 LENGTHS = (5, 40)
 ANSWER = (
@@ -172,3 +181,18 @@ def test_questions_in_almost_the_same_words_are_nearly_equal() -> None:
 def test_words_said_twice_side_by_side_are_noticed() -> None:
     assert repeats_itself("What is the end stop and the end stop?")
     assert not repeats_itself("What is a carrier that carries control data?")
+
+
+@pytest.mark.parametrize(
+    ("statement", "answer", "wrong"),
+    [
+        ("How many systematic columns does base graph 1 have?", "Base graph 1 has 22 systematic columns.", False),
+        ("How many meters does the channel carry?", "A channel at 1510 nm carries management traffic.", True),
+        ("How many bits carry 181 bits with CS-1?", "A block carries 181 bits with CS-1.", True),
+        ("What spacing in GHz is 100 nm near 1550 nm?", "Near 1550 nm a spacing of 100 GHz is equal to 0.8 nm.", True),
+        ("Which homes share one feeder?", "In the village, 32 homes share one feeder.", False),
+        ("How many homes share one feeder?", "In the village, thirty homes share one feeder.", True),
+    ],
+)
+def test_a_question_counts_what_its_answer_counts(statement: str, answer: str, wrong: bool) -> None:
+    assert miscounts(statement, answer) == wrong

@@ -17,7 +17,7 @@ from tests.tiny_model import make_tiny_model
 
 FACTS = [
     "The S-NSSAI identifies a network slice and has a service type of {} bits and a differentiator of 24 bits.",
-    "A base station releases the idle connection {} seconds after the last packet, because the battery would suffer.",
+    "A network slice of type {} is a logical network that offers its subscribers a promised share of resources.",
     "The UE starts the timer T300 when it sends an RRCSetupRequest message to the gNB for {} ms.",
 ]
 
