@@ -7,7 +7,6 @@ manifest last, and what is said when it fails.
 import errno
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -32,6 +31,7 @@ from telellm.stage import (
     StageFailed,
     code_version,
     digest_of,
+    end_with_parent,
     load,
     peak_rss_mib,
     workspace,
@@ -195,7 +195,7 @@ def _run_shards(
     else:
         context.progress.start(len(parts), "shards")
         context.progress.advance(len(parts) - len(todo))
-        with ProcessPoolExecutor(num_workers, initializer=_die_with_parent, initargs=(os.getpid(),)) as pool:
+        with ProcessPoolExecutor(num_workers, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
             waiting: dict[Future[dict[str, Any]], Shard] = {}
             remaining = iter(todo)
             try:
@@ -264,19 +264,6 @@ def _in_worker(reference: str, recipe: str, store: str, run: str, part: Shard, k
     progress = Progress(stage.name, lambda event: None)
     manifest = _run_shard(stage, parse(recipe), Store.open(store), run, part, key, progress)
     return manifest | {"peak_rss_mib": peak_rss_mib()}
-
-
-def _die_with_parent(parent: int) -> None:
-    """A worker ends when its parent was killed, and at once and without a word on Ctrl-C."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:  # killed before this line
-            os._exit(1)
 
 
 def _manifest(

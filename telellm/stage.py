@@ -3,10 +3,12 @@
 The function does the work of its field; `execution.py` runs it.
 """
 
+import ctypes
 import inspect
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -232,3 +234,15 @@ def peak_rss_mib() -> int:
     """Return the largest resident size of this process or one of its children (MiB)."""
     usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return max(usage) // (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def end_with_parent(parent: int = 0) -> None:
+    """Let this process end when the one that started it is killed, and at once and without a word on Ctrl-C.
+
+    `parent` is the id of that process, where it may be gone already.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if parent and os.getppid() != parent:  # killed before this line
+            os._exit(1)

@@ -113,8 +113,8 @@ def _from_hub(name: str, revision: str) -> Path:
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise RecipeError(
-            f'model: "{name}" is not a folder here, and the hub ({os.environ.get("HF_ENDPOINT", "default")}) gave no such '
-            f"model at revision {revision}: {str(error).splitlines()[0]}\n"
+            f'model: "{name}" is not a folder here, and the hub ({os.environ.get("HF_ENDPOINT", "default")}) '
+            f"gave no such model at revision {revision}: {str(error).splitlines()[0]}\n"
             "  name a local directory, or set HF_ENDPOINT and HF_TOKEN for a mirror"
         ) from error
 

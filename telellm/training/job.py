@@ -94,15 +94,6 @@ def read_event(line: str) -> Step | str | None:
     return Step(**event["step"]) if "step" in event else str(event.get("error"))
 
 
-def die_with_parent() -> None:
-    """End when the process that started this one is killed: training never goes on behind anyone's back."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
 def _write(event: dict[str, Any]) -> None:
     # one call a line: lines of several processes must not mix
     os.write(sys.stdout.fileno(), f"{SEPARATOR}{json.dumps(event)}\n".encode())

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from telellm.recipe import Optimization
-from telellm.stage import Context, StageFailed, workspace
-from telellm.training.job import Job, Step, die_with_parent, read_event
+from telellm.stage import Context, StageFailed, end_with_parent, workspace
+from telellm.training.job import Job, Step, read_event
 
 LINES_KEPT = 30
 
@@ -67,7 +67,7 @@ def _run(context: Context, job: Path, num_processes: int) -> None:
         text=True,
         errors="replace",
         env=os.environ | threads | {"TOKENIZERS_PARALLELISM": "false"},
-        preexec_fn=die_with_parent,
+        preexec_fn=end_with_parent,
     )
     assert process.stdout is not None
     lines: deque[str] = deque(maxlen=LINES_KEPT)

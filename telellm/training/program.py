@@ -23,11 +23,11 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from telellm.lm.models import model_directory
 from telellm.recipe import Optimization, Recipe, parse
-from telellm.stage import Output
+from telellm.stage import Output, end_with_parent
 from telellm.store import Store
 from telellm.training.checkpoints import Checkpoints
 from telellm.training.conversations import load_chat_tokenizer
-from telellm.training.job import Job, Step, announce, complain, die_with_parent
+from telellm.training.job import Job, Step, announce, complain
 from telellm.training.loss import DocumentLoss
 from telellm.training.schedule import learning_rate, utilization
 from telellm.training.sequences import Batch, batch, order
@@ -39,7 +39,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 def main() -> None:
     """Do the job in the file that the first argument names."""
-    die_with_parent()
+    end_with_parent()
     job = Job.read(Path(sys.argv[1]))
     try:
         train(job)
