@@ -5,6 +5,7 @@ Components are lightweight Python (nothing is installed when they run); every on
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from kfp import dsl
@@ -14,17 +15,31 @@ REGISTRY = os.environ.get("TELELLM_IMAGE_REGISTRY", "registry.local")
 VERSION = os.environ.get("TELELLM_IMAGE_TAG", "0.1.0")
 
 
-def component(image: str) -> Callable[[Callable[..., Any]], Any]:
-    """Make a component that runs in a stage's image."""
-    return dsl.component(base_image=f"{REGISTRY}/telellm/{image}:{VERSION}-python", install_kfp_package=False)
+def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.PipelineTask]]:
+    """Make a component that runs in a stage's image.
+
+    Kubeflow's own cache is off: a stage finds by digest what is there, also when the sources or the store changed.
+    """
+
+    def make(body: Callable[..., Any]) -> Callable[..., dsl.PipelineTask]:
+        base_image = f"{REGISTRY}/telellm/{image}:{VERSION}-python"
+        made = dsl.component(body, base_image=base_image, install_kfp_package=False)
+
+        @wraps(body)
+        def task(**inputs: Any) -> dsl.PipelineTask:
+            return made(**inputs).set_caching_options(False)
+
+        return task
+
+    return make
 
 
 @component("ingest")
-def start(recipe: str, store: str, name: str) -> str:
+def start(recipe: str, store: str, name: str, model: str, changes: str) -> str:
     """Check the recipe and write it down for the run; returns the run's address."""
     from telellm.runs import start_run
 
-    return start_run(recipe, store, name)
+    return start_run(recipe, store, name, model, changes)
 
 
 @component("ingest")

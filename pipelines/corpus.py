@@ -16,13 +16,15 @@ def make_corpus(run: str) -> str:
 
 
 @dsl.pipeline(name="corpus", description="Documents from the recipe's sources → a snapshot of Tele-Data.")
-def corpus(recipe: str, store: str, name: str) -> str:
+def corpus(recipe: str, store: str, name: str = "", model: str = "", changes: str = "") -> str:
     """Make a snapshot of Tele-Data.
 
     Args:
         recipe: The recipe, as text (YAML).
         store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
-        name: Name of the run; the same name goes on where it stopped.
+        name: Name of the run; the same name goes on where it stopped. Empty: the recipe's name.
+        model: Base model (directory or hub name) in place of the recipe's; empty: the recipe's.
+        changes: Other changes to the recipe, one a line, such as training.pretrain.method=lora.
     """
-    run = stages.start(recipe=recipe, store=store, name=name)
+    run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     return make_corpus(run=run.output).output

@@ -8,15 +8,17 @@ from pipelines.corpus import make_corpus
 
 
 @dsl.pipeline(name="nightly", description="All of it, every night: ends early when the sources brought nothing new.")
-def nightly(recipe: str, store: str, name: str) -> None:
+def nightly(recipe: str, store: str, name: str = "", model: str = "", changes: str = "") -> None:
     """Adapt the base model to tonight's documents, if they differ from those of the last night.
 
     Args:
         recipe: The recipe, as text (YAML).
         store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
-        name: Name of the run; the same name goes on where it stopped.
+        name: Name of the run; the same name goes on where it stopped. Empty: the recipe's name.
+        model: Base model (directory or hub name) in place of the recipe's; empty: the recipe's.
+        changes: Other changes to the recipe, one a line, such as training.pretrain.method=lora.
     """
-    run = stages.start(recipe=recipe, store=store, name=name)
+    run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     documents = make_corpus(run=run.output)
     news = stages.look_for_news(run=run.output, documents=documents.output)
     with dsl.If(news.output == "yes", name="something-new"):

@@ -7,14 +7,16 @@ from pipelines.corpus import make_corpus
 
 
 @dsl.pipeline(name="tele-eval", description="Open questions and answers about the documents of a snapshot.")
-def tele_eval(recipe: str, store: str, name: str) -> str:
+def tele_eval(recipe: str, store: str, name: str = "", model: str = "", changes: str = "") -> str:
     """Make Tele-Eval; a snapshot that is already there is not made again.
 
     Args:
         recipe: The recipe, as text (YAML).
         store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
-        name: Name of the run; the same name goes on where it stopped.
+        name: Name of the run; the same name goes on where it stopped. Empty: the recipe's name.
+        model: Base model (directory or hub name) in place of the recipe's; empty: the recipe's.
+        changes: Other changes to the recipe, one a line, such as training.pretrain.method=lora.
     """
-    run = stages.start(recipe=recipe, store=store, name=name)
+    run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     documents = make_corpus(run=run.output)
     return stages.ask(run=run.output, documents=documents.output).output

@@ -40,15 +40,19 @@ def find_stage(name: str) -> Stage:
     return found
 
 
-def start_run(recipe: str, store: str, name: str) -> str:
-    """Check a recipe and write it to the store; returns the run's address."""
+def start_run(recipe: str, store: str, name: str = "", model: str = "", changes: str = "") -> str:
+    """Check a recipe and write it to the store; returns the run's address.
+
+    `changes` are lines of `section.field=value`. Ends the process with 1 or 2 and one message when it fails.
+    """
     try:
-        parsed = parse(recipe)
+        lines = [line.strip() for line in changes.splitlines() if line.strip()]
+        parsed = parse(recipe, changes=[*lines, *([f"model.name={model}"] if model else [])])
         opened = Store.open(store)
-        opened.write(f"runs/{name}/recipe.yaml", parsed.to_yaml().encode())
+        opened.write(f"runs/{name or parsed.name}/recipe.yaml", parsed.to_yaml().encode())
     except Exception as error:
         fail("start", error)
-    return f"{opened.uri}/runs/{name}"
+    return f"{opened.uri}/runs/{name or parsed.name}"
 
 
 def open_run(address: str) -> tuple[Store, str, Recipe]:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telellm.corpus.sources.file import SourceFile
-from telellm.corpus.sources.wikipedia import MAX_PAGE_CHARACTERS, convert_wikitext, read
+from telellm.corpus.sources.wikipedia import MAX_PAGE_CHARACTERS, read
+from telellm.corpus.sources.wikitext import convert_wikitext
 from telellm.records import Document, Rejected
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-{version}/" version="{version}" xml:lang="en">
