@@ -88,6 +88,9 @@ COUNTED = re.compile(
     re.IGNORECASE,
 )
 """A number, its unit or noun, and the word after it ("22 systematic columns")."""
+HOW_DOES = re.compile(r"^How\s(?:do|does|did|is|are|can)\b|^How\smany\s\d", re.IGNORECASE)
+MANNER = re.compile(r"\b(?:by|using|through|via|with the help of)\b", re.IGNORECASE)
+"""How something is done is told by means of one of these; "how many 20 km" asks nothing."""
 HOW_MANY = re.compile(r"^How\smany\s(?:[\w-]+\s){0,2}?([\w/-]*(?:s|Hz))\b", re.IGNORECASE)
 
 REASONS = (
@@ -125,14 +128,16 @@ def objection(statement: str, answer: str, lengths: tuple[int, int]) -> str:
         return "leans on its source"
     if is_vague(statement):
         return "question is vague"
-    if strays(statement, answer) or miscounts(statement, answer):
-        return "question is not about the answer"
-    if repeats_itself(statement):
-        return "question repeats itself"
     if num_words < lengths[0]:
         return "answer too short"
     if num_words > lengths[1]:
         return "answer too long"
+    if HOW_DOES.match(statement) and not MANNER.search(answer):
+        return "question is not about the answer"
+    if strays(statement, answer) or miscounts(statement, answer):
+        return "question is not about the answer"
+    if repeats_itself(statement):
+        return "question repeats itself"
     if len(told - asked) < max(2, 0.3 * len(told)) or (AMOUNT_ASKED.match(statement) and not _amounts(told - asked)):
         return "question gives its answer away"
     return ""
@@ -149,6 +154,8 @@ def leans_question(statement: str) -> bool:
 def is_vague(statement: str) -> bool:
     """Say whether a question could be asked about any text: it names neither two things nor one by a term."""
     named = content_words(statement) - VAGUE
+    if AMOUNT_ASKED.match(statement) and len(statement.split()) < 6:
+        return True
     return len(named) < 2 and not any(len(word) >= 9 or word.upper() in statement for word in named if len(word) > 1)
 
 
@@ -169,9 +176,8 @@ def miscounts(statement: str, answer: str) -> bool:
         thing = _stem(asked[1].casefold())
         if thing not in [unit for _, unit in counted] or thing in content_words(statement[asked.end() :]):
             return True
-    return any(
-        (match[1].casefold(), _stem(match[2].casefold())) not in counted for match in COUNTED.finditer(statement)
-    )
+    paired = [(match[1].casefold(), match[2].casefold()) for match in COUNTED.finditer(statement)]
+    return any((number, _stem(unit)) not in counted for number, unit in paired if unit not in STOP_WORDS)
 
 
 def _amounts(words: set[str]) -> list[str]:

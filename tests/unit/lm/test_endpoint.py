@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from telellm.lm import endpoint
 from telellm.lm.endpoint import EndpointModel, choice_of_first_tokens
 from telellm.recipe import LanguageModel
 from telellm.stage import StageFailed
@@ -134,7 +135,9 @@ def test_a_server_that_stays_broken_fails_the_stage_with_its_address(server: Ser
     assert server.url in str(failure.value)
 
 
-def test_a_server_that_does_not_answer_in_time_fails_the_stage(server: Server) -> None:
+def test_a_server_that_does_not_answer_in_time_fails_the_stage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
+
     def sleep(request: dict[str, Any], number: int) -> Answer:
         time.sleep(0.4)
         return completion("late")
@@ -145,7 +148,8 @@ def test_a_server_that_does_not_answer_in_time_fails_the_stage(server: Server) -
     assert "lm.timeout_seconds" in str(failure.value)
 
 
-def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
+def test_a_server_that_is_not_there_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
     server = Server()
     server.http.shutdown()
     server.http.server_close()

@@ -146,6 +146,8 @@ def test_a_sentence_that_stands_alone_may_be_a_fact(sentence: str) -> None:
             "question gives its answer away",
         ),
         ("How many bits does the service type of an S-NSSAI have?", ""),
+        ("How many bits a slice?", "question is vague"),
+        ("How does the S-NSSAI identify a network slice?", "question is not about the answer"),
         ("What is an S-NSSAI?", ""),
     ],
 )
