@@ -1,25 +1,15 @@
 """Expand the macros, environments and acronyms that a LaTeX project defines for itself, within a budget."""
 
 import re
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from telellm.corpus.sources.archive import Refused
-from telellm.corpus.sources.latex import (
-    AFTER_WORD,
-    COMMAND,
-    VERBATIM,
-    find_group_end,
-    find_option_end,
-    find_verbatim_end,
-)
+from telellm.corpus.sources.latex import COMMAND, VERBATIM, find_verbatim_end
 from telellm.corpus.sources.latex_acronyms import ACRONYM, Acronyms, collect_acronyms
+from telellm.corpus.sources.latex_input import Input, Source
 
 SPARE_CHARACTERS = 5_000_000
 """What macros may read and write (characters), beside ten times the text itself."""
-EXPANSION_CHARACTERS = 100
-"""What an expansion costs, beside the characters that it reads and writes."""
 
 _PARAMETERS = re.compile(r"(?:\s*#\d)*\s*")
 _PARAMETER = re.compile(r"#([1-9])")
@@ -44,15 +34,6 @@ class Macro:
     r"""Whether the body is not read again: `\let\old\vec` keeps what `\vec` meant before."""
 
 
-@dataclass
-class _Source:
-    """A text that is being read, and the macro whose expansion it is."""
-
-    text: str
-    at: int = 0
-    name: str = ""
-
-
 def expand_macros(text: str, protected: Collection[str] = (), learned: str = "") -> str:
     r"""Return a text whose own macros are expanded; their definitions are taken out.
 
@@ -62,33 +43,32 @@ def expand_macros(text: str, protected: Collection[str] = (), learned: str = "")
     `protected` keep their meaning. `learned` is read for definitions only. Raises `Refused("too large")` when
     expansion explodes.
     """
-    expander = _Expander(protected, Acronyms(collect_acronyms(text)), 10 * len(text) + SPARE_CHARACTERS)
+    expander = _Expander(
+        protected=protected, acronyms=Acronyms(collect_acronyms(text)), budget=10 * len(text) + SPARE_CHARACTERS
+    )
     if learned:
         expander.expand(learned)
     return expander.expand(text)
 
 
-@dataclass
-class _Expander:
+@dataclass(kw_only=True)
+class _Expander(Input):
     protected: Collection[str]
     acronyms: Acronyms
-    budget: int
     macros: dict[str, Macro] = field(default_factory=dict)
     environments: dict[str, tuple[Macro, str]] = field(default_factory=dict)
     conditions: dict[str, bool] = field(default_factory=lambda: {"iftrue": True, "iffalse": False})
-    sources: list[_Source] = field(default_factory=list)
-    active: Counter[str] = field(default_factory=Counter)
     out: list[str] = field(default_factory=list)
 
     def expand(self, text: str) -> str:
-        self.sources = [_Source(text)]
+        self.sources = [Source(text)]
         self.out = out = []
         while self.sources:
             source = self.sources[-1]
             command = COMMAND.search(source.text, source.at)
             if command is None:
                 out.append(source.text[source.at :])
-                self._pop()
+                self.pop()
                 continue
             out.append(source.text[source.at : command.start()])
             source.at = command.end()
@@ -136,77 +116,13 @@ class _Expander:
             return True
         return False
 
-    def _charge(self, num_characters: int) -> None:
-        self.budget -= num_characters + EXPANSION_CHARACTERS
-        if self.budget < 0:
-            raise Refused("too large", "its macros expand without end")
-
-    def _push(self, text: str, name: str) -> None:
-        self._charge(len(text))
-        self.sources.append(_Source(text, 0, name))
-        self.active[name] += 1
-
-    def _pop(self) -> None:
-        self.active[self.sources.pop().name] -= 1
-
-    def _skip_space(self) -> str:
-        """Pass over blanks (not over an empty line) and finished expansions; return the next character."""
-        while self.sources:
-            source = self.sources[-1]
-            if space := AFTER_WORD.match(source.text, source.at):
-                source.at = space.end()
-            if source.at < len(source.text) or len(self.sources) == 1:
-                return source.text[source.at : source.at + 1]
-            self._pop()
-        return ""
-
-    def _argument(self) -> str | None:
-        """Read one argument: a group without its braces, a control word or a character."""
-        lead = self._skip_space()
-        if not lead or lead in "}\n":
-            return None
-        source = self.sources[-1]
-        start = source.at
-        if lead == "{":
-            end = find_group_end(source.text, start)
-            self._charge((end if end >= 0 else len(source.text)) - start)
-            if end < 0:
-                return None
-            source.at = end + 1
-            return source.text[start + 1 : end]
-        command = COMMAND.match(source.text, start)
-        source.at = command.end() if command else start + 1
-        return source.text[start : source.at]
-
-    def _option(self) -> str | None:
-        if self._skip_space() != "[":
-            return None
-        source = self.sources[-1]
-        end = find_option_end(source.text, source.at)
-        if end < 0:
-            return None
-        option = source.text[source.at + 1 : end]
-        source.at = end + 1
-        return option
-
-    def _star(self) -> bool:
-        source = self.sources[-1]
-        starred = source.text.startswith("*", source.at)
-        source.at += starred
-        return starred
-
-    def _word(self) -> str:
-        r"""Read the control word that is being defined: `\x` or `{\x}`."""
-        command = COMMAND.fullmatch((self._argument() or "").strip())
-        return (command[1] or "") if command else ""
-
     def _arguments(self, macro: Macro) -> list[str] | None:
         arguments: list[str] = []
         if macro.num_parameters and macro.default is not None:
-            option = self._option()
+            option = self.read_option()
             arguments.append(macro.default if option is None else option)
         while len(arguments) < macro.num_parameters:
-            argument = self._argument()
+            argument = self.read_argument()
             if argument is None:
                 return None
             arguments.append(argument)
@@ -215,7 +131,7 @@ class _Expander:
     def _replace(self, name: str, macro: Macro) -> bool:
         before = (self.sources[-1], self.sources[-1].at)
         if not macro.num_parameters and not macro.body.endswith("\\xspace"):
-            self._skip_space()
+            self.skip_space()
         arguments = self._arguments(macro)
         if arguments is None:
             if self.sources[-1] is before[0]:
@@ -224,7 +140,7 @@ class _Expander:
         if macro.final:
             self.out.append(f"{macro.body} ")
         else:
-            self._push(_substitute(macro.body.removesuffix("\\xspace"), arguments), name)
+            self.push(_substitute(macro.body.removesuffix("\\xspace"), arguments), name)
         return True
 
     def _replace_environment(self, edge: str) -> bool:
@@ -236,7 +152,7 @@ class _Expander:
         macro, closing = self.environments[name[1]]
         arguments = self._arguments(macro) if edge == "begin" else []
         # Only the begin part knows the arguments, as in LaTeX.
-        self._push(_substitute(macro.body if edge == "begin" else closing, arguments or []), name[1])
+        self.push(_substitute(macro.body if edge == "begin" else closing, arguments or []), name[1])
         return True
 
     def _set(self, name: str, macro: Macro) -> bool:
@@ -246,12 +162,12 @@ class _Expander:
         return True
 
     def _define_command(self, keep_old: bool) -> bool:
-        self._star()
-        name = self._word()
-        num_parameters, default = self._option(), None
+        self.read_star()
+        name = self.read_word()
+        num_parameters, default = self.read_option(), None
         if num_parameters is not None:
-            default = self._option()
-        body = self._argument()
+            default = self.read_option()
+        body = self.read_argument()
         if body is None or (num_parameters or "0").strip() not in set("0123456789"):
             return True
         if not (keep_old and name in self.macros):
@@ -259,52 +175,52 @@ class _Expander:
         return True
 
     def _define_plainly(self) -> bool:
-        name = self._word()
+        name = self.read_word()
         source = self.sources[-1]
         opening = source.text.find("{", source.at, source.at + 200)
         if not name or opening < 0:
             return False
         parameters = source.text[source.at : opening]
         source.at = opening
-        body = self._argument()
+        body = self.read_argument()
         if body is not None and _PARAMETERS.fullmatch(parameters):
             return self._set(name, Macro(parameters.count("#"), None, body))
         return True
 
     def _alias(self) -> bool:
-        name = self._word()
-        if self._skip_space() == "=":
+        name = self.read_word()
+        if self.skip_space() == "=":
             self.sources[-1].at += 1
-        old = self._argument() or ""
+        old = self.read_argument() or ""
         if not old.startswith("\\"):
             return True
         return self._set(name, self.macros.get(old[1:], Macro(0, None, old, final=True)))
 
     def _define_condition(self) -> bool:
-        if (name := self._word()).startswith("if") and len(self.conditions) < MAX_CONDITIONS:
+        if (name := self.read_word()).startswith("if") and len(self.conditions) < MAX_CONDITIONS:
             self.conditions[name] = False
         return True
 
     def _define_operator(self) -> bool:
-        star = "*" if self._star() else ""
-        name, body = self._word(), self._argument()
+        star = "*" if self.read_star() else ""
+        name, body = self.read_word(), self.read_argument()
         return self._set(name, Macro(0, None, f"\\operatorname{star}{{{body or ''}}}"))
 
     def _define_delimiter(self) -> bool:
-        name, left, right = self._word(), self._argument() or "", self._argument() or ""
+        name, left, right = self.read_word(), self.read_argument() or "", self.read_argument() or ""
         return self._set(name, Macro(1, None, f"{left} #1 {right}"))
 
     def _define_document_command(self) -> bool:
-        name, arguments, body = self._word(), self._argument() or "", self._argument() or ""
+        name, arguments, body = self.read_word(), self.read_argument() or "", self.read_argument() or ""
         if set(arguments) <= set("m "):
             return self._set(name, Macro(min(arguments.count("m"), 9), None, body))
         return True
 
     def _define_environment(self) -> bool:
-        self._star()
-        name = (self._argument() or "").strip()
-        num_parameters, default = self._option(), self._option()
-        opening, closing = self._argument() or "", self._argument() or ""
+        self.read_star()
+        name = (self.read_argument() or "").strip()
+        num_parameters, default = self.read_option(), self.read_option()
+        opening, closing = self.read_argument() or "", self.read_argument() or ""
         self.environments.pop(name, None)
         known = f"{opening}{closing}"
         if name not in self.protected and (num_parameters or "0") in set("0123456789") and not _PRIMITIVE.search(known):
@@ -315,7 +231,7 @@ class _Expander:
         r"""Leave out the branch of a known condition that is not taken; `\else` is met only behind one that is."""
         source = self.sources[-1]
         if name == "fi" or self.conditions.get(name, False):
-            self._skip_space()
+            self.skip_space()
             return True
         own = "|".join(re.escape(condition) for condition in self.conditions)
         depth = 1
@@ -325,21 +241,21 @@ class _Expander:
             elif not step[2]:
                 depth -= 1
             if depth == 0 or (depth == 1 and step[2] and name != "else"):
-                self._charge(step.end() - source.at)
+                self.charge(step.end() - source.at)
                 source.at = step.end()
-                self._skip_space()
+                self.skip_space()
                 return True
-        self._charge(len(source.text) - source.at)
+        self.charge(len(source.text) - source.at)
         return True
 
     def _use_acronym(self, name: str) -> bool:
-        self._star()
-        self._option()
-        label = self._argument()
+        self.read_star()
+        self.read_option()
+        label = self.read_argument()
         if label is None:
             return False
         words = self.acronyms.write(name, label.strip())
-        self._push(words, "")
+        self.push(words, "")
         return True
 
 
