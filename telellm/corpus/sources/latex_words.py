@@ -1,4 +1,4 @@
-"""What the commands and environments of LaTeX mean for a reader: the tables that the readers of a text look words up in."""
+"""What the commands and environments of LaTeX mean for a reader: the tables that the readers look words up in."""
 
 
 def _words(text: str) -> list[str]:
