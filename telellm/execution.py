@@ -68,7 +68,6 @@ def execute(
         [recipe.section(section) for section in stage.sections],
         stage.identity(recipe) if stage.identity else None,
     )
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
         context = Context(recipe, store, run, Path(folder), progress, key)
         settings = recipe.section(stage.sections[0])
@@ -84,30 +83,45 @@ def execute(
             if manifest is not None and manifest["digest"] != key:
                 manifest = None  # a place without a key holds an older output
             skipped = manifest is not None
+            if manifest is None and shards:
+                assert parts is not None
+                done = _run_shards(stage, context, parts, shard_keys, shards)
+                progress.send(state="done", note=f"shards {shards[0]}/{shards[1]}: {len(done)} of {len(parts)}")
+                return ""
             if manifest is None:
-                if parts is None:
-                    rows, counts = _run_whole(stage, context, settings, found), None
-                else:
-                    rows, counts = {}, _run_shards(stage, context, parts, shard_keys, shards)
-                    if shards:
-                        progress.send(
-                            state="done", note=f"shards {shards[0]}/{shards[1]}: {len(counts)} of {len(parts)}"
-                        )
-                        return ""
-                manifest = _manifest(stage, context, recipe, found, began, counts)
-                if stage.produces is not None and not manifest["out"]:
-                    raise StageFailed(_nothing_left(label, manifest))
-                if counts is None:
-                    manifest = _commit_whole(store, prefix, context.directory, manifest, rows)
-                elif stage.place is not None:
-                    _gather(store, manifest, context.directory)
-                    manifest = store.commit(prefix, context.directory, manifest)
-                else:
-                    store.write_json(f"{prefix}/{MANIFEST}", manifest)
+                manifest = _make(stage, context, settings, found, parts, shard_keys, prefix)
+                store.delete(context.scratch(stage.name))
     store.write_json(f"runs/{run}/stages/{label}.json", {"output": prefix, "manifest": manifest})
     progress.drops = Counter(manifest["drops"])
     progress.send(state="skipped" if skipped else "done", note=finished_note(manifest))
     return prefix
+
+
+def _make(
+    stage: Stage,
+    context: Context,
+    settings: Any,
+    found: Mapping[str, Output | None],
+    parts: list[Shard] | None,
+    shard_keys: Mapping[str, str],
+    prefix: str,
+) -> dict[str, Any]:
+    """Do a stage's work and commit its output at `prefix`; returns the manifest."""
+    began, store = time.monotonic(), context.store
+    if parts is None:
+        rows, done = _run_whole(stage, context, settings, found), None
+    else:
+        rows, done = {}, _run_shards(stage, context, parts, shard_keys, None)
+    manifest = _manifest(stage, context, context.recipe, found, began, done)
+    if stage.produces is not None and not manifest["out"]:
+        raise StageFailed(_nothing_left(context.progress.stage, manifest))
+    if done is None:
+        return _commit_whole(store, prefix, context.directory, manifest, rows)
+    if stage.place is not None:
+        _gather(store, manifest, context.directory)
+        return store.commit(prefix, context.directory, manifest)
+    store.write_json(f"{prefix}/{MANIFEST}", manifest)
+    return manifest
 
 
 def _gather(store: Store, manifest: Mapping[str, Any], folder: Path) -> None:
@@ -119,11 +133,16 @@ def _gather(store: Store, manifest: Mapping[str, Any], folder: Path) -> None:
 
 
 def finished_note(manifest: Mapping[str, Any]) -> str:
-    """Return what a finished stage made, in a few words: `48 of 60 documents`, or the summary's headline."""
+    """Return what a finished stage made: `48 of 60 documents`, `45 questions of 59 documents`, or its own headline."""
     if headline := manifest.get("summary", {}).get("headline"):
         return str(headline)
-    what = {"Document": "documents", "Question": "questions"}.get(manifest["produces"] or "", "files")
-    return f"{manifest['out']:,} {what}" + (f" of {manifest['in']:,}" if manifest["in"] else "")
+    made = {"Document": "documents", "Question": "questions"}.get(manifest["produces"] or "", "files")
+    read = "documents" if manifest["inputs"] else "files"
+    if not manifest["in"]:
+        return f"{manifest['out']:,} {made}"
+    if made == read:
+        return f"{manifest['out']:,} of {manifest['in']:,} {made}"
+    return f"{manifest['out']:,} {made} of {manifest['in']:,} {read}"
 
 
 def _input_digests(stage: Stage, found: Mapping[str, Output | None], parts: list[Shard] | None) -> list[Any]:

@@ -112,7 +112,7 @@ class Console:
             self.line(f"error: {event['message']}")
         elif self.is_terminal:
             self._draw(running_line(event))
-        elif time.monotonic() - self._logged >= LOG_INTERVAL_SECONDS:
+        elif time.monotonic() - self._logged >= LOG_INTERVAL_SECONDS and (event.get("unit") or event.get("note")):
             self._logged = time.monotonic()
             self.line(running_line(event))
 

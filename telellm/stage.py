@@ -119,6 +119,10 @@ class Context:
     summary: dict[str, Any] = field(default_factory=dict)
     """Kept in the manifest as it is."""
 
+    def scratch(self, stage: str) -> str:
+        """Return the place in the store for what a stage needs to go on after a crash; deleted when it is done."""
+        return f"runs/{self.run}/checkpoints/{stage}-{self.key}"
+
 
 Body = Callable[..., Iterable[Record | Rejected] | None]
 

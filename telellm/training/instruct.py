@@ -12,7 +12,7 @@ from telellm.recipe import Instruct as InstructSettings
 from telellm.recipe import Recipe, RecipeError
 from telellm.stage import Context, Output, stage
 from telellm.training.conversations import encode, gather, load_chat_tokenizer
-from telellm.training.launch import checkpoint_place, train
+from telellm.training.launch import train
 from telellm.training.sequences import Packed, write_sequences
 from telellm.training.texts import read_conversations
 
@@ -42,7 +42,7 @@ def instruct(context: Context, settings: InstructSettings, model: Output) -> Non
             else:
                 yield result
 
-    place = f"{checkpoint_place(context, 'instruct')}/conversations"
+    place = f"{context.scratch('instruct')}/conversations"
     with tempfile.TemporaryDirectory(prefix="telellm-conversations-") as folder:
         sequences = gather(encoded(), settings.sequence_length)
         if not write_sequences(sequences, Path(folder) / "data"):

@@ -25,7 +25,7 @@ def train(context: Context, stage: str, data: str, model: str = "") -> None:
     `StageFailed` with the program's own words when it fails.
     """
     settings: Optimization = context.recipe.section(f"training.{stage}")
-    checkpoints = checkpoint_place(context, stage)
+    checkpoints = context.scratch(stage)
     with tempfile.TemporaryDirectory(prefix=f"telellm-{stage}-") as folder:
         work = Path(folder)
         job = Job(stage, context.recipe.to_yaml(), context.store.uri, data, model, checkpoints, folder)
@@ -37,11 +37,6 @@ def train(context: Context, stage: str, data: str, model: str = "") -> None:
     log = [json.loads(line) for line in (context.directory / "log.jsonl").read_text().splitlines()]
     context.counts["out"] = 1
     context.summary |= facts | _summary(log, facts)
-
-
-def checkpoint_place(context: Context, stage: str) -> str:
-    """Return where a stage's checkpoints lie in the store."""
-    return f"runs/{context.run}/checkpoints/{stage}-{context.key}"
 
 
 def _summary(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:

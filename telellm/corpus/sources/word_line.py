@@ -1,4 +1,3 @@
-
 """One paragraph of a Word document as text: runs, scripts, symbols, formulas, fields, notes."""
 
 import re
