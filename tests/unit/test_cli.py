@@ -163,7 +163,7 @@ def test_every_pipeline_is_compiled(compiled):
 def test_a_compiled_pipeline_has_few_parameters_and_explains_them(compiled, name):
     specification = compiled[name][1]
     inputs = specification["root"]["inputDefinitions"]["parameters"]
-    assert set(inputs) == {"recipe", "store", "name"}
+    assert set(inputs) == {"recipe", "store", "name", "model", "changes"}
     assert all(len(parameter["description"]) > 10 for parameter in inputs.values())
     assert specification["pipelineInfo"]["name"] == name and specification["pipelineInfo"]["description"]
 
