@@ -21,7 +21,8 @@ demo: venv ## documents → adapted model → report, on this machine in ten min
 	$(VENV)/bin/telellm run recipes/quickstart.yaml --store $(STORE)
 
 test: venv ## unit tests and the pipelines on this machine
-	$(VENV)/bin/python -m pytest tests/unit tests/local
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/unit
+	$(VENV)/bin/python -m pytest tests/local
 
 lint: venv ## format, rules, types, arrows between the rooms
 	$(VENV)/bin/ruff format --check .

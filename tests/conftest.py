@@ -85,7 +85,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     command = [
         *(str(weed), "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-master.port={port['master']}", f"-master.port.grpc={port['master.grpc']}", "-master.electionTimeout=1s"),
-        *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=16", "-volume.minFreeSpace=1MiB"),
+        *("-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=128", "-volume.minFreeSpace=1MiB"),
         *(f"-volume.port={port['volume']}", f"-volume.port.grpc={port['volume.grpc']}"),
         *(f"-filer.port={port['filer']}", f"-filer.port.grpc={port['filer.grpc']}"),
         *("-s3", f"-s3.port={port['s3']}", f"-s3.port.grpc={port['s3.grpc']}", f"-s3.config={folder / 's3.json'}"),

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,13 +26,14 @@ STAGES = [
 ]
 SMALL = [
     "corpus.screen.excerpt_words=120",
-    "tele_eval.passages_per_document=3",
-    "training.pretrain.max_steps=8",
+    "tele_eval.passages_per_document=6",
+    "training.pretrain.max_steps=7",
     "training.pretrain.batch_sequences=4",
-    "training.pretrain.checkpoint_steps=4",
+    "training.pretrain.checkpoint_steps=100",
     "training.instruct.max_steps=1",
     "training.instruct.batch_sequences=2",
-    "evaluation.max_generated=6",
+    "evaluation.max_generated=4",
+    "evaluation.max_answer_tokens=24",
 ]
 
 
@@ -40,13 +42,14 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart recipe on a handful of its documents."""
     folder = tmp_path_factory.mktemp("recipe")
     sources = {
-        "arxiv": ["urllc-harq-latency-budget", "two-state-protein-folding"],
-        "standards": ["ts-90106-v1800.docx"],
+        "arxiv": ["urllc-harq-latency-budget", "otfs-delay-doppler-pilots", "two-state-protein-folding"],
+        "standards": ["ts-90101-v1800.docx", "ts-90106-v1810.docx", "ts-90107-v1800.docx", "ts-90108-v1800.docx"],
     }
     for source, names in sources.items():
         (folder / source).mkdir()
         for name in names:
-            (folder / source / name).symlink_to(ROOT / "samples" / source / name)
+            copy = shutil.copytree if source == "arxiv" else shutil.copyfile
+            copy(ROOT / "samples" / source / name, folder / source / name)
     recipe = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text())
     recipe["sources"] = {name: recipe["sources"][name] | {"path": str(folder / name)} for name in sources}
     path = folder / "small.yaml"
@@ -113,10 +116,8 @@ def test_the_adapted_model_beats_its_base_and_a_second_run_does_nothing_again(
     assert "pretrain" not in next_night.stderr
 
 
-@pytest.mark.parametrize("moment", range(3))
-def test_a_killed_run_goes_on_to_the_same_corpus(
-    moment: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, whole_corpus: Callable[[], str]
-) -> None:
+@pytest.mark.parametrize("moment", range(2))
+def test_a_killed_run_goes_on_to_the_same_corpus(moment: int, tmp_path: Path, whole_corpus: Callable[[], str]) -> None:
     recipe, changes = ROOT / "recipes" / "quickstart.yaml", without_model()
     store = tmp_path / "store"
     process = subprocess.Popen(
@@ -148,14 +149,13 @@ def without_model() -> list[str]:
 @pytest.fixture(scope="module")
 def whole_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     """The content of the samples' corpus, made without interruption, once."""
-    store = tmp_path_factory.mktemp("uninterrupted")
+    recipe, store = ROOT / "recipes" / "quickstart.yaml", tmp_path_factory.mktemp("uninterrupted")
     known: list[str] = []
 
     def make() -> str:
         if not known:
             subprocess.run(
-                [TELELLM, "run", ROOT / "recipes/quickstart.yaml", "--store", store, "--pipeline", "corpus"]
-                + without_model(),
+                [TELELLM, "run", recipe, "--store", store, "--pipeline", "corpus", *without_model()],
                 check=True,
                 capture_output=True,
                 cwd=ROOT,

@@ -111,7 +111,7 @@ def test_of_a_long_passage_only_the_line_goes() -> None:
         "WHY DOES A BASE STATION SEND ITS SYNCHRONISATION SIGNALS",
         "why *does* a **base** _station_ send: its synchronisation-signals",
         "Why does a base\nstation send its   synchronisation signals",
-        "Why does a base station send its synchronisation ｓｉｇｎａｌｓ",  # noqa: RUF001
+        "Why does a base station send its synchronisation ｓｉｇｎａｌｓ",
         "…«Why does a base station send its synchronisation signals»…",
     ],
 )

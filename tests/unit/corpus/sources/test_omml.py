@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """Tests of formulas: Office Math to LaTeX."""
 
 import pytest

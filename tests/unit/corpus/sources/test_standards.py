@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """Tests of reading specifications and Tdocs from Word files."""
 
 import zipfile

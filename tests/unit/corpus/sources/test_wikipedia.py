@@ -124,9 +124,9 @@ def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
         ("So\n:<math>a &amp; b</math>,\nthen", "So\n$$a & b$$,\nthen"),
         ('<math display="block">x\n= y</math>', "$$x = y$$"),
         ("{{math|''x''<sub>i</sub> {{=}} 2}} and {{mvar|n}}", "$x_i = 2$ and $n$"),
-        ("{{sfrac|1|2}} of 10<sup>−3</sup>", "$\\frac{1}{2}$ of 10^{−3}"),  # noqa: RUF001
+        ("{{sfrac|1|2}} of 10<sup>−3</sup>", "$\\frac{1}{2}$ of 10^{−3}"),
         ("{{convert|5|km|mi}}, {{convert|5|to|8|km|mi|0}}", "5 km, 5 to 8 km"),
-        ("{{val|1.5|e=6|u=Hz}}", "1.5×10^{6} Hz"),  # noqa: RUF001
+        ("{{val|1.5|e=6|u=Hz}}", "1.5×10^{6} Hz"),
         ("{{nowrap|5G core}} {{lang|de|Funk}} {{abbr|MIMO|multiple input}} {{chem|H|2|O}}", "5G core Funk MIMO H2O"),
         ("{{Infobox radio | name = {{nowrap|X}} | text = [[Y]]}}\nText.", "Text."),
         ("One.<ref name=a>{{cite book|title=T}}</ref> Two.<ref name=a /> Three.", "One. Two. Three."),
