@@ -356,7 +356,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
     path, equals, value = change.partition("=")
     if not equals or not path:
         raise RecipeError(f'--set {change}: write --set section.field=value (value may be YAML, as in "[a, b]")')
-    parsed = _read_yaml(value, f"--set {change}")
+    parsed = _read_yaml(value, f"--set {change}") if value else ""  # `field=` empties a field
     *parents, name = path.split(".")
     for parent in parents:
         if data.get(parent) is None:

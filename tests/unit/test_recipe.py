@@ -318,3 +318,7 @@ def test_a_recipe_cannot_be_changed_afterwards(recipe):
 def test_a_section_is_found_by_its_path(recipe):
     assert recipe.section("corpus.clean") is recipe.corpus.clean
     assert recipe.section("sources.one.category") == "web"
+
+
+def test_a_change_to_nothing_empties_a_field(recipe_with):
+    assert recipe_with("truth=").truth == ""
