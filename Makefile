@@ -3,7 +3,7 @@ VENV := .venv
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 STORE ?= store
 
-.PHONY: help venv demo test lint bench compile docs lock clean
+.PHONY: help venv demo test lint compile docs lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,9 +29,6 @@ lint: venv ## format, rules, types, arrows between the rooms
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-
-bench: venv ## time ours and its peers side by side
-	for file in benchmarks/*.py; do $(VENV)/bin/python $$file; done
 
 compile: venv ## write the pipelines as Kubeflow YAML to compiled/
 	$(VENV)/bin/telellm compile --out compiled
