@@ -65,7 +65,7 @@ def execute(
         MANIFEST_VERSION,
         stage.name,
         code_version(stage),
-        [recipe.section(section) for section in stage.sections],
+        [_portable(recipe.section(section)) for section in stage.sections],
         stage.identity(recipe) if stage.identity else None,
     )
     with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
@@ -143,6 +143,20 @@ def finished_note(manifest: Mapping[str, Any]) -> str:
     if made == read:
         return f"{manifest['out']:,} of {manifest['in']:,} {made}"
     return f"{manifest['out']:,} {made} of {manifest['in']:,} {read}"
+
+
+def _portable(value: Any) -> Any:
+    """Return a section's values with the names of files in place of where they lie on this machine.
+
+    What is in the files counts, by `identity` and the digests of shards; so a corpus has one digest on every machine.
+    """
+    if hasattr(value, "model_dump"):
+        return _portable(value.model_dump(mode="json"))
+    if isinstance(value, Mapping):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
 
 
 def _input_digests(stage: Stage, found: Mapping[str, Output | None], parts: list[Shard] | None) -> list[Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from telellm.execution import execute
 from telellm.progress import Progress
-from telellm.recipe import RecipeError
+from telellm.recipe import RecipeError, parse
 from telellm.records import Document, Rejected
 from telellm.stage import Output, Shard, StageFailed, digest_of, stage
 from telellm.store import Store, StoreUnavailable, TornOutput
@@ -368,3 +368,28 @@ def test_memory_stays_flat_when_the_input_grows_ten_times(tmp_path):
         command = [sys.executable, str(tmp_path / "flat.py"), str(tmp_path / "store"), str(number), SMALL]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout))
     assert peaks[1] < peaks[0] + 60, peaks
+
+
+@stage(sections=("sources", "training.pack"), produces=Document)
+def name_sources(context, settings):
+    """Make a document a source."""
+    for name in settings:
+        yield Document.create("web", name, "text")
+
+
+def test_where_files_lie_on_a_machine_is_no_part_of_a_digest(tmp_path, directory_store):
+    text = SMALL + "training: {pack: {replay: general}}\n"
+    places = {
+        execute(
+            name_sources,
+            parse(text, folder=tmp_path / folder),
+            directory_store,
+            "run",
+            {},
+            progress=quiet(name_sources),
+        )
+        for folder in ("here", "there")
+    }
+    assert len(places) == 1
+    other = parse(text.replace("path: raw", "path: cooked"), folder=tmp_path)
+    assert execute(name_sources, other, directory_store, "run", {}, progress=quiet(name_sources)) not in places
