@@ -24,6 +24,8 @@ MAX_ARCHIVE_BYTES = 16 * MAX_FILE_BYTES
 """Most bytes that an archive may unpack to, images (which are never read) included."""
 MAX_LIST_BYTES = 8 * 2**20
 """Longest list of members that an archive may have (bytes)."""
+MAX_BLOCKS = 250_000
+"""Most paragraphs and tables of a document's body: more than the longest specifications have."""
 BLOCK_BYTES = 2**18
 
 _PARSER = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False, "remove_pis": True}
@@ -164,7 +166,9 @@ def read_word(archive: zipfile.ZipFile, main: str) -> Word:
                 texts = (" ".join(Line(paragraph).text().split()) for paragraph in note.iter(f"{W}p"))
                 word.notes[f"{name} {note.get(f'{W}id')}"] = " ".join(filter(None, texts))
     roots.clear()
-    for element in _body(archive, main):
+    for number, element in enumerate(_body(archive, main)):
+        if number >= MAX_BLOCKS:
+            raise Refused("too large", f"more than {MAX_BLOCKS:,} paragraphs and tables")
         word.add(element)
         if word.num_characters > MAX_FILE_BYTES:
             raise Refused("too large", f"more than {MAX_FILE_BYTES} characters of text")

@@ -384,3 +384,9 @@ def test_a_table_of_arbitrary_cells_keeps_its_rows(
 @given(WORDS)
 def test_words_survive(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
     assert text(tmp_path_factory.getbasetemp(), p(f"before {word} after")) == f"before {word} after"
+
+
+def test_endless_paragraphs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_file, "MAX_BLOCKS", 1000)
+    assert reason(tmp_path, package("<w:p/>" * 1001)) == "too large"
+    assert reason(tmp_path, package("<w:p/>" * 900)) == "no text"
