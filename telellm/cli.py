@@ -78,11 +78,12 @@ def report(options: argparse.Namespace) -> int:
     """Build the report of a run again."""
     from telellm.local import show_result
     from telellm.recipe import RecipeError
-    from telellm.runs import finished_stages, open_run, run_stage
+    from telellm.runs import open_run, run_stage
+    from telellm.stage import read_notes
     from telellm.store import Store
 
     store = Store.open(options.store)
-    notes = finished_stages(store, options.run)
+    notes = read_notes(store, options.run)
     open_run(f"{store.uri}/runs/{options.run}")
     inputs = {label.removeprefix("evaluate-"): note["output"] for label, note in notes.items() if "evaluate-" in label}
     if not inputs:

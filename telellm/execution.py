@@ -73,7 +73,7 @@ def execute(
         settings = recipe.section(stage.sections[0])
         with _failures(label):
             parts = _divide(stage, context, settings, found)
-            if shards and parts is None:
+            if shards and not stage.sharded:
                 raise RecipeError(f"stage {stage.name} has no shards: it needs its whole input; leave out --shards")
             shard_keys = {part.name: digest_of(key, part.name, part.digest) for part in parts or []}
             key = context.key = digest_of(key, *_input_digests(stage, found, parts))

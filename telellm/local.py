@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from telellm.progress import Console, Event, duration, read_event
 from telellm.recipe import Recipe
-from telellm.runs import finished_stages
+from telellm.stage import read_notes
 from telellm.store import Store, cache_directory
 
 TAIL_LINES = 25
@@ -85,7 +85,7 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
 
 def show_result(store: Store, run: str) -> None:
     """Print where a run's results are: the report if there is one, else its last output."""
-    notes = finished_stages(store, run)
+    notes = read_notes(store, run)
     if "report" not in notes:
         last = list(notes)[-1]
         sys.stdout.write(f"{last}: {store.uri}/{notes[last]['output']}\n")

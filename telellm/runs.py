@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from telellm.execution import execute
 from telellm.progress import Progress
@@ -104,16 +104,6 @@ def message_of(error: Exception) -> str:
     if isinstance(error, RecipeError | InvalidStore | StageFailed | StoreUnavailable | TornOutput):
         return str(error)
     return f"{type(error).__name__}: {error}\n  run again with --debug for the traceback"
-
-
-def finished_stages(store: Store, run: str) -> dict[str, dict[str, Any]]:
-    """Return the label of each finished step of a run → `{"output": place, "manifest": …}`, in order of finishing."""
-    notes = {}
-    for key in store.list(f"runs/{run}/stages"):
-        note = store.read_json(key)
-        if note is not None:
-            notes[Path(key).stem] = note
-    return dict(sorted(notes.items(), key=lambda item: str(item[1]["manifest"]["finished_at"])))
 
 
 def is_new(run: str, documents: str) -> bool:

@@ -195,6 +195,13 @@ def stage(
     return make
 
 
+def read_notes(store: Store, run: str) -> dict[str, dict[str, Any]]:
+    """Return the label of each finished step of a run → `{"output": place, "manifest": …}`, in order of finishing."""
+    notes = {Path(key).stem: store.read_json(key) for key in store.list(f"runs/{run}/stages")}
+    found = {label: note for label, note in notes.items() if note}
+    return dict(sorted(found.items(), key=lambda item: str(item[1]["manifest"]["finished_at"])))
+
+
 def code_version(stage: Stage) -> str:
     """Return the digest of the code and prompts that a stage's output depends on: its room, models and records."""
     package = Path(__file__).parent

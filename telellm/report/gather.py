@@ -12,7 +12,7 @@ from typing import Any
 
 from telellm.recipe import Recipe
 from telellm.records import CATEGORIES, Question
-from telellm.stage import Output, workspace
+from telellm.stage import Output, read_notes, workspace
 from telellm.store import Store
 
 PACKAGES = (
@@ -39,8 +39,7 @@ Steps = Mapping[str, Output]
 
 def finished_steps(store: Store, run: str) -> dict[str, Output]:
     """Return the label of each finished step of a run → its output, in the order of the pipeline."""
-    notes = {Path(key).stem: store.read_json(key) for key in store.list(f"runs/{run}/stages")}
-    steps = {label: Output(store, note["output"], note["manifest"]) for label, note in notes.items() if note}
+    steps = {label: Output(store, note["output"], note["manifest"]) for label, note in read_notes(store, run).items()}
     steps.pop("report", None)
 
     def rank(label: str) -> tuple[int, str]:

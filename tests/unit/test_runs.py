@@ -4,7 +4,7 @@ import pytest
 
 from telellm import runs
 from telellm.recipe import RecipeError
-from telellm.stage import StageFailed
+from telellm.stage import StageFailed, read_notes
 from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput
 
 SMALL = "name: small\nmodel: {name: owner/model}\nsources:\n  one: {category: web, path: /raw}\n"
@@ -82,4 +82,4 @@ def test_steps_are_listed_in_the_order_in_which_they_ended(address, tmp_path):
         ("ingest", "2026-11-01T00:00:00Z"),
     ):
         store.write_json(f"runs/monday/stages/{label}.json", {"output": "x", "manifest": {"finished_at": at}})
-    assert list(runs.finished_stages(store, "monday")) == ["ingest", "clean", "ask"]
+    assert list(read_notes(store, "monday")) == ["ingest", "clean", "ask"]
