@@ -84,7 +84,7 @@ def _name(annotation: Any) -> str:
     if origin is tuple:
         return f"{len(arguments)} × {_name(arguments[0])}"
     if origin is dict:
-        return "sections by name"
+        return "sections by name" if _section_type(arguments[1]) else f"{_name(arguments[1])} by name"
     known = {str: "text", int: "integer", float: "number", bool: "true or false"}
     return known.get(annotation, "section")
 
@@ -92,7 +92,7 @@ def _name(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "*required*"
-    if field.default in ("", None, []):
+    if field.default in ("", None, [], {}):
         return "empty"
     value = field.default
     if isinstance(value, (list, tuple)):

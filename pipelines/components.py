@@ -1,6 +1,7 @@
 """The components: each imports and calls one stage. Places in the store travel, never the data itself.
 
-Components are lightweight Python (nothing is installed when they run); every one has the image of its stage.
+Components are lightweight Python (nothing is installed when they run). Those of stages that run as jobs of the cluster
+have the image of the launcher, the others that of their stage.
 """
 
 import os
@@ -22,7 +23,7 @@ def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.Pi
     """
 
     def make(body: Callable[..., Any]) -> Callable[..., dsl.PipelineTask]:
-        base_image = f"{REGISTRY}/telellm/{image}:{VERSION}-python"
+        base_image = f"{REGISTRY}/telellm/{image}:{VERSION}"
         made = dsl.component(body, base_image=base_image, install_kfp_package=False)
 
         @wraps(body)
@@ -34,7 +35,7 @@ def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.Pi
     return make
 
 
-@component("ingest")
+@component("launcher")
 def start(recipe: str, store: str, name: str, model: str, changes: str) -> str:
     """Check the recipe and write it down for the run; returns the run's address."""
     from telellm.runs import start_run
@@ -42,7 +43,7 @@ def start(recipe: str, store: str, name: str, model: str, changes: str) -> str:
     return start_run(recipe, store, name, model, changes)
 
 
-@component("ingest")
+@component("launcher")
 def ingest(run: str) -> str:
     """Read the sources into documents."""
     from telellm.runs import run_stage
@@ -50,7 +51,7 @@ def ingest(run: str) -> str:
     return run_stage("ingest", run)
 
 
-@component("clean")
+@component("launcher")
 def clean(run: str, documents: str) -> str:
     """Take out of the text what is not prose, formula, table or code."""
     from telellm.runs import run_stage
@@ -58,7 +59,7 @@ def clean(run: str, documents: str) -> str:
     return run_stage("clean", run, documents=documents)
 
 
-@component("screen")
+@component("launcher")
 def screen(run: str, documents: str) -> str:
     """Keep what a language model judges to be about telecommunications."""
     from telellm.runs import run_stage
@@ -106,7 +107,7 @@ def pack(run: str, documents: str) -> str:
     return run_stage("pack", run, documents=documents)
 
 
-@component("pretrain")
+@component("launcher")
 def pretrain(run: str, packed: str) -> str:
     """Go on with the base model's pretraining on the corpus."""
     from telellm.runs import run_stage
@@ -114,7 +115,7 @@ def pretrain(run: str, packed: str) -> str:
     return run_stage("pretrain", run, packed=packed)
 
 
-@component("instruct")
+@component("launcher")
 def instruct(run: str, model: str) -> str:
     """Tune the pretrained model on conversations."""
     from telellm.runs import run_stage
@@ -149,7 +150,7 @@ def report(
     return place
 
 
-@component("ingest")
+@component("launcher")
 def look_for_news(run: str, documents: str) -> str:
     """Say whether the snapshot differs from the one that the last night trained on: yes or no."""
     from telellm.runs import is_new

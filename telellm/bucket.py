@@ -1,21 +1,35 @@
 """The store in an S3 bucket: MinIO, Ceph, SeaweedFS, or any other.
 
 Credentials come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`) or a mounted credentials file
-(`AWS_SHARED_CREDENTIALS_FILE`); the server is `AWS_ENDPOINT_URL`, its private CA `AWS_CA_BUNDLE`.
+(`AWS_SHARED_CREDENTIALS_FILE`); the server is `AWS_ENDPOINT_URL`, its private CA `AWS_CA_BUNDLE`. Work waits
+`TELELLM_STORE_PATIENCE` seconds for a server that is away; opening a store waits only where that is set.
 """
 
 import io
 import os
-from collections.abc import Iterator
+import ssl
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from telellm.store import MANIFEST, PARALLEL_TRANSFERS, InvalidStore, Store, StoreUnavailable, inside
 
 if TYPE_CHECKING:
     from minio import Minio
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 5.0
+CERTIFICATE_EXPIRED = 10
+"""OpenSSL's `X509_V_ERR_CERT_HAS_EXPIRED`."""
+BUSY = (
+    *("InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "SlowDownRead", "SlowDownWrite"),
+    *("XMinioServerNotInitialized", "XMinioReadQuorum", "XMinioWriteQuorum", "OperationAborted"),
+)
+"""What a server answers while it starts, stops or has too much to do."""
 
 
 class BucketStore(Store):
@@ -24,10 +38,37 @@ class BucketStore(Store):
     def __init__(self, uri: str, bucket: str, prefix: str) -> None:
         super().__init__(uri.rstrip("/"))
         self.bucket, self.prefix = bucket, prefix
+        self.patience = float(os.environ.get("TELELLM_STORE_PATIENCE") or 0)
         with self._reached():
             self.client = _client()
-            if not self.client.bucket_exists(bucket):
-                raise StoreUnavailable(f"store: {uri}: there is no bucket {bucket}; create it, or name another one")
+        if not self._ask(self._bucket_exists):
+            raise StoreUnavailable(f"store: {uri}: there is no bucket {bucket}; create it, or name another one")
+        self.patience = self.patience or PATIENCE_SECONDS
+
+    def _bucket_exists(self) -> bool:
+        from minio.error import S3Error
+
+        try:
+            return self.client.bucket_exists(self.bucket)
+        except S3Error as error:
+            if error.code != "AccessDenied":
+                raise
+            # an answer to HEAD has no body: the answer to this says whether it is the key, the secret or the rights
+            next(iter(self.client.list_objects(self.bucket, prefix=f"{self.prefix}/")), None)
+            return True
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Do work with the server; waits for one that is away. Every request may be made again."""
+        deadline, pause = time.monotonic() + self.patience, 0.25
+        while True:
+            try:
+                with self._reached():
+                    return work()
+            except StoreUnavailable as error:
+                if not error.passing or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{inside(key)}".strip("/")
@@ -44,51 +85,48 @@ class BucketStore(Store):
             if error.code in ("NoSuchKey", "NoSuchObject"):
                 raise FileNotFoundError(error.object_name) from None
             remedy = {
-                "AccessDenied": "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that user",
+                "AccessDenied": "give the user of AWS_ACCESS_KEY_ID the right to list, read, write and delete there",
                 "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
                 "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and this machine's clock",
                 "XMinioStorageFull": "the server is full: make room there",
             }.get(error.code or "", "see the server's log")
-            raise StoreUnavailable(f"store: {self.uri}: {error.code}: {error.message}; {remedy}") from error
-        except InvalidStore:
+            said = f"store: {self.uri}: {error.code}: {error.message}; {remedy}"
+            raise StoreUnavailable(said, passing=error.code in BUSY) from error
+        except (InvalidStore, StoreUnavailable):
             raise
         except ValueError as error:
             raise InvalidStore(f"store: {self.uri}: {error}; write s3://bucket/prefix") from error
         except (HTTPError, MinioException) as error:
-            endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-            reason = getattr(error, "reason", None) or error
-            raise StoreUnavailable(
-                f"store: {self.uri}: {endpoint or 'the server'} does not answer ({type(reason).__name__}); "
-                "check AWS_ENDPOINT_URL, the network, and AWS_CA_BUNDLE for a private certificate"
-            ) from error
+            raise _unreached(self.uri, error) from error
 
     def read(self, key: str) -> bytes:
         """Return an object."""
-        with self._reached():
+
+        def work() -> bytes:
             response = self.client.get_object(self.bucket, self._key(key))
             try:
-                data: bytes = response.read()
-                return data
+                return bytes(response.read())
             finally:
                 response.close()
                 response.release_conn()
 
+        return self._ask(work)
+
     def write(self, key: str, data: bytes) -> None:
         """Write a small object."""
-        with self._reached():
-            self.client.put_object(self.bucket, self._key(key), io.BytesIO(data), len(data))
+        self._ask(lambda: self.client.put_object(self.bucket, self._key(key), io.BytesIO(data), len(data)))
 
     def upload(self, key: str, path: Path) -> None:
         """Write an object from a file, in parallel parts where it is large."""
-        with self._reached():
-            self.client.fput_object(self.bucket, self._key(key), str(path), num_parallel_uploads=4)
+        self._ask(lambda: self.client.fput_object(self.bucket, self._key(key), str(path), num_parallel_uploads=4))
 
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file."""
         temporary = path.with_name(f"{path.name}.part")
         try:
-            with self._reached():
-                self.client.fget_object(self.bucket, self._key(key), str(path), tmp_file_path=str(temporary))
+            self._ask(
+                lambda: self.client.fget_object(self.bucket, self._key(key), str(path), tmp_file_path=str(temporary))
+            )
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -102,26 +140,27 @@ class BucketStore(Store):
         """Yield keys and entity tags; `prefix` may be one object."""
         start = len(self.prefix) + 1 if self.prefix else 0
         folder = self._key(prefix) + "/" if self._key(prefix) else ""
-        with self._reached():
+
+        def work() -> list[tuple[str, str]]:
             entries = self.client.list_objects(self.bucket, prefix=folder, recursive=True)
             found = sorted((str(entry.object_name)[start:], str(entry.etag)) for entry in entries)
             if not found and prefix and self.exists(prefix):
-                found = [(prefix, str(self.client.stat_object(self.bucket, self._key(prefix)).etag))]
-        yield from found
+                return [(prefix, str(self.client.stat_object(self.bucket, self._key(prefix)).etag))]
+            return found
+
+        yield from self._ask(work)
 
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
         try:
-            with self._reached():
-                self.client.stat_object(self.bucket, self._key(key))
+            self._ask(lambda: self.client.stat_object(self.bucket, self._key(key)))
         except FileNotFoundError:
             return False
         return True
 
     def remove(self, key: str) -> None:
         """Delete one object, if it is there."""
-        with self._reached():
-            self.client.remove_object(self.bucket, self._key(key))
+        self._ask(lambda: self.client.remove_object(self.bucket, self._key(key)))
 
     def delete(self, prefix: str) -> None:
         """Delete the folder, its manifest first."""
@@ -129,6 +168,25 @@ class BucketStore(Store):
         keys.sort(key=lambda key: not key.endswith(MANIFEST))
         for key in keys:
             self.remove(key)
+
+
+def _unreached(uri: str, error: Exception) -> StoreUnavailable:
+    """Return what a person can act on where no answer came: who does not answer, or whose certificate is refused."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or "the server"
+    reason = getattr(error, "reason", None) or error
+    certificate = next((e for e in (reason, *reason.args) if isinstance(e, ssl.SSLCertVerificationError)), None)
+    if certificate is not None:
+        remedy = "set AWS_CA_BUNDLE to a file with the certificate of the authority that signed it"
+        if certificate.verify_code == CERTIFICATE_EXPIRED:
+            remedy = "renew the server's certificate, or set this machine's clock"
+        return StoreUnavailable(
+            f"store: {uri}: the certificate of {endpoint} is refused: {certificate.verify_message}; {remedy}"
+        )
+    return StoreUnavailable(
+        f"store: {uri}: {endpoint} does not answer ({type(reason).__name__}); check AWS_ENDPOINT_URL, the network, and "
+        "AWS_CA_BUNDLE for a private certificate",
+        passing=True,
+    )
 
 
 def _client() -> "Minio":
@@ -154,8 +212,8 @@ def _client() -> "Minio":
         cert_reqs="CERT_REQUIRED",
         ca_certs=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or None,
         retries=urllib3.Retry(
-            total=4,
-            backoff_factor=0.5,
+            total=2,
+            backoff_factor=0.2,
             backoff_jitter=0.2,
             status_forcelist=[500, 502, 503, 504],
             raise_on_status=False,  # the server's own words are in the answer's body

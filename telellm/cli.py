@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ STAGES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the work failed, 2 the input is wrong."""
     options = _parser().parse_args(arguments)
+    # as the first process of a container, a program that does not handle this signal never gets it
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if options.debug:
         os.environ["TELELLM_DEBUG"] = "1"
     command: Callable[[argparse.Namespace], int] = options.command
@@ -67,11 +70,28 @@ def stage(options: argparse.Namespace) -> int:
                 f"--input {text}: write --input NAME=PLACE\n  inputs of {options.stage}: {', '.join(known)}"
             )
         inputs[name] = place
-    recipe = load(options.recipe, options.set)
-    address = start_run(recipe.to_yaml(), options.store, options.name or recipe.name)
-    place = run_stage(options.stage, address, options.label, options.shards, **inputs)
+    address = options.run
+    if not address:
+        if not options.recipe:
+            raise RecipeError("telellm stage: name a recipe with --recipe, or a run in its store with --run")
+        recipe = load(options.recipe, options.set)
+        address = start_run(recipe.to_yaml(), options.store, options.name or recipe.name)
+    place = run_stage(options.stage, address, options.label, options.shards, options.key, **inputs)
     print(place)
     return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check what runs need."""
+    from telellm.doctor import diagnose
+    from telellm.recipe import load
+
+    recipe = load(options.recipe, options.set) if options.recipe else None
+    failed = 0
+    for check in diagnose(recipe, options.store, options.only):
+        print(check)
+        failed += check.state == "failed"
+    return 1 if failed else 0
 
 
 def report(options: argparse.Namespace) -> int:
@@ -145,13 +165,22 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("stage", stage, "run one stage, as a container does; prints the place of its output")
     added.add_argument("stage", choices=STAGES, metavar="NAME", help=", ".join(STAGES))
-    added.add_argument("--recipe", type=Path, required=True, help="a recipe (YAML)")
+    added.add_argument("--recipe", type=Path, help="a recipe (YAML)")
+    added.add_argument("--run", default="", metavar="ADDRESS", help="in place of a recipe: STORE/runs/NAME")
     with_recipe(added)
     added.add_argument(
         "--input", action="append", default=[], metavar="NAME=PLACE", help="place of an input in the store"
     )
     added.add_argument("--label", default="", help="name of the step within the run")
     added.add_argument("--shards", type=_shards, metavar="I/N", help="only every N-th shard, from the I-th on")
+
+    added.add_argument("--key", default="", help="digest of the work, where a job of the cluster does it")
+
+    added = command("doctor", doctor, "check what runs need: this machine, the store, the cluster")
+    added.add_argument("recipe", type=Path, nargs="?", help="a recipe (YAML); its cluster section is checked too")
+    added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+    added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
+    added.add_argument("--only", choices=("store", "cluster"), default="", help="default: both")
 
     added = command("report", report, "build the report of a run again")
     added.add_argument("run", help="name of the run")

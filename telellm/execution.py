@@ -10,12 +10,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from telellm import __version__
@@ -49,12 +49,16 @@ def execute(
     shards: tuple[int, int] | None = None,
     label: str = "",
     progress: Progress | None = None,
+    elsewhere: Callable[[str, int], None] | None = None,
+    expected_key: str = "",
 ) -> str:
     """Run a stage, or skip it when its output is there; returns where the output lies in the store.
 
     `inputs` are places of finished outputs ("" for an optional one that is not wanted). `shards` (i, n) runs only every
     n-th shard from i on, and leaves the rest and the manifest to a later call. `label` names the step within the run,
-    where a stage runs more than once. Raises `RecipeError` (the user's input) or `StageFailed` (the work).
+    where a stage runs more than once. `elsewhere` gets the work's key and its number of shards (0: it has none), has
+    the work done by others, and returns when the store has it. `expected_key` is the key that whoever started this
+    process computed. Raises `RecipeError` (the user's input) or `StageFailed` (the work).
     """
     label = label or stage.name
     progress = progress or Progress(label)
@@ -79,6 +83,12 @@ def execute(
             key = context.key = digest_of(key, *_input_digests(stage, found, parts))
             prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
             prefix = prefix.replace("<run>", run)
+            if expected_key and expected_key != key:
+                raise RecipeError(
+                    f"stage {stage.name}: telellm {__version__} (code {code_version(stage)}) makes {key} here, but "
+                    f"{expected_key} was asked for: the image's telellm is not the one that started this job; set "
+                    "cluster.registry and cluster.tag to images of its version"
+                )
             manifest = None if shards else _finished(store, prefix)
             if manifest is not None and manifest["digest"] != key:
                 manifest = None  # a place without a key holds an older output
@@ -88,6 +98,10 @@ def execute(
                 done = _run_shards(stage, context, parts, shard_keys, shards)
                 progress.send(state="done", note=f"shards {shards[0]}/{shards[1]}: {len(done)} of {len(parts)}")
                 return ""
+            if manifest is None and elsewhere is not None:
+                began = time.monotonic()
+                elsewhere(key, len(parts or []))
+                manifest = _collect(stage, context, found, parts, shard_keys, prefix, began)
             if manifest is None:
                 manifest = _make(stage, context, settings, found, parts, shard_keys, prefix)
                 store.delete(context.scratch(stage.name))
@@ -107,16 +121,55 @@ def _make(
     prefix: str,
 ) -> dict[str, Any]:
     """Do a stage's work and commit its output at `prefix`; returns the manifest."""
-    began, store = time.monotonic(), context.store
+    began = time.monotonic()
+    if parts is not None:
+        done = _run_shards(stage, context, parts, shard_keys, None)
+        return _unite(stage, context, found, done, prefix, began)
+    rows = _run_whole(stage, context, settings, found)
+    manifest = _manifest(stage, context, context.recipe, found, began, None)
+    if stage.produces is not None and not manifest["out"]:
+        raise StageFailed(_nothing_left(context.progress.stage, manifest))
+    return _commit_whole(context.store, prefix, context.directory, manifest, rows)
+
+
+def _collect(
+    stage: Stage,
+    context: Context,
+    found: Mapping[str, Output | None],
+    parts: list[Shard] | None,
+    shard_keys: Mapping[str, str],
+    prefix: str,
+    began: float,
+) -> dict[str, Any]:
+    """Return the manifest of work that others did: that of the whole output, or one made of its shards' manifests."""
+    store = context.store
     if parts is None:
-        rows, done = _run_whole(stage, context, settings, found), None
-    else:
-        rows, done = {}, _run_shards(stage, context, parts, shard_keys, None)
+        manifest = _finished(store, prefix)
+        if manifest is None or manifest["digest"] != context.key:
+            raise StageFailed(f"{context.progress.stage}: the job ended well, but {store.uri}/{prefix} has no output")
+        return manifest
+    done = _finished_shards(stage, store, parts, shard_keys)
+    if missing := [name for name, manifest in done.items() if manifest is None]:
+        raise StageFailed(
+            f"{context.progress.stage}: the job ended well, but {len(missing)} of {len(parts)} shards are not in the "
+            f"store ({', '.join(missing[:5])}); run again: the finished ones are kept"
+        )
+    return _unite(stage, context, found, [manifest for manifest in done.values() if manifest], prefix, began)
+
+
+def _unite(
+    stage: Stage,
+    context: Context,
+    found: Mapping[str, Output | None],
+    done: list[dict[str, Any]],
+    prefix: str,
+    began: float,
+) -> dict[str, Any]:
+    """Commit the output that finished shards make up; returns its manifest."""
+    store = context.store
     manifest = _manifest(stage, context, context.recipe, found, began, done)
     if stage.produces is not None and not manifest["out"]:
         raise StageFailed(_nothing_left(context.progress.stage, manifest))
-    if done is None:
-        return _commit_whole(store, prefix, context.directory, manifest, rows)
     if stage.place is not None:
         _gather(store, manifest, context.directory)
         return store.commit(prefix, context.directory, manifest)
@@ -146,7 +199,7 @@ def finished_note(manifest: Mapping[str, Any]) -> str:
 
 
 def _portable(value: Any) -> Any:
-    """Return a section's values with the names of files in place of where they lie on this machine.
+    """Return a section's values with the names of files in place of where they lie, here or in a bucket.
 
     What is in the files counts, by `identity` and the digests of shards; so a corpus has one digest on every machine.
     """
@@ -156,7 +209,8 @@ def _portable(value: Any) -> Any:
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_portable(item) for item in value]
-    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+    is_place = isinstance(value, str) and value.startswith(("/", "s3://", "file://", "package:"))
+    return PurePosixPath(value).name if is_place else value
 
 
 def _input_digests(stage: Stage, found: Mapping[str, Output | None], parts: list[Shard] | None) -> list[Any]:
@@ -186,6 +240,8 @@ def _finished(store: Store, prefix: str) -> dict[str, Any] | None:
     if manifest is None:
         return None
     keys = [entry.get("key", f"{prefix}/{name}") for name, entry in manifest["files"].items()]
+    if len(keys) <= 4:  # a shard: many of them are looked at side by side
+        return manifest if all(map(store.exists, keys)) else None
     with ThreadPoolExecutor(8) as pool:
         return manifest if all(pool.map(store.exists, keys)) else None
 
@@ -217,7 +273,7 @@ def _run_shards(
     if only:
         parts = parts[only[0] :: only[1]]
     store = context.store
-    found = {part.name: _finished(store, f"stages/{stage.name}/shards/{keys[part.name]}") for part in parts}
+    found = _finished_shards(stage, store, parts, keys)
     todo = [part for part in parts if found[part.name] is None]
     num_workers = min(stage.workers or workspace(), len(todo))
     if num_workers <= 1:
@@ -254,6 +310,16 @@ def _run_shards(
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)  # shards that run now end and are kept
     return [manifest for part in parts if (manifest := found[part.name]) is not None]
+
+
+def _finished_shards(
+    stage: Stage, store: Store, parts: list[Shard], keys: Mapping[str, str]
+) -> dict[str, dict[str, Any] | None]:
+    """Return each shard's manifest, or None where it is not done."""
+    with ThreadPoolExecutor(8) as pool:
+        places = (f"stages/{stage.name}/shards/{keys[part.name]}" for part in parts)
+        manifests = pool.map(lambda place: _finished(store, place), places)
+        return dict(zip((part.name for part in parts), manifests, strict=True))
 
 
 def _run_shard(

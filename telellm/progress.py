@@ -1,11 +1,13 @@
 """Progress: how far a stage is, as a bar on a terminal and a line every 30 s in a log.
 
 A stage in a process of its own (`TELELLM_EVENTS=1`, set by `telellm run`) passes events on as lines of JSON behind a
-record separator; whoever started it shows them.
+record separator; whoever started it shows them. In a pod (`TELELLM_EVENTS=log`) they are fewer, and a person's words
+stand before the separator.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -17,6 +19,7 @@ Event = dict[str, Any]
 SEPARATOR = "\x1e"
 LOG_INTERVAL_SECONDS = 30.0
 BAR_INTERVAL_SECONDS = 0.2
+POD_INTERVAL_SECONDS = 2.0
 
 
 class Progress:
@@ -27,6 +30,7 @@ class Progress:
         self.drops: Counter[str] = Counter()
         self._emit = emit or default_emit()
         self._state: Event = {"stage": stage, "state": "running"}
+        self._interval = POD_INTERVAL_SECONDS if os.environ.get("TELELLM_EVENTS") == "log" else BAR_INTERVAL_SECONDS
         self._began = self._counted = time.monotonic()
         self._sent = 0.0
 
@@ -41,8 +45,24 @@ class Progress:
         self._state["done"] = self._state.get("done", 0) + number
         if note:
             self._state["note"] = note
-        if time.monotonic() - self._sent >= BAR_INTERVAL_SECONDS:
+        if time.monotonic() - self._sent >= self._interval:
             self.send()
+
+    def show(self, done: int, total: int, unit: str) -> None:
+        """Say how much is done, where somebody else counts."""
+        changed = self._state.get("done") != done
+        self._state |= {"done": done, "total": total, "unit": unit}
+        if changed:
+            self.send()
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        self.send(state="said", message=text)
+
+    def pass_through(self, event: Event) -> None:
+        """Show the progress of a process elsewhere that does this stage's work."""
+        self._state |= {key: event[key] for key in ("done", "total", "unit", "note") if key in event}
+        self._emit(event | {"stage": self.stage})
 
     def note(self, text: str) -> None:
         """Show what is going on beside the count."""
@@ -69,18 +89,26 @@ class Progress:
 
 def default_emit() -> Callable[[Event], None]:
     """Return how this process shows events: passed on as JSON, or drawn on its own standard error."""
-    if os.environ.get("TELELLM_EVENTS") == "1":
+    if os.environ.get("TELELLM_EVENTS") in ("1", "log"):
         return pass_on
     return Console(sys.stderr).show
 
 
 def pass_on(event: Event) -> None:
     """Write an event to standard output for the process that started this one."""
+    words = f"{_words(event)} " if os.environ.get("TELELLM_EVENTS") == "log" else ""
     try:
-        sys.stdout.write(f"{SEPARATOR}{json.dumps(event)}\n")
+        sys.stdout.write(f"{words}{SEPARATOR}{json.dumps(event)}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os._exit(1)  # whoever started this stage is gone: no stage outlives its run
+        # whoever started this stage is gone: no stage outlives its run, and none ends without cleaning up
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _words(event: Event) -> str:
+    if event["state"] in ("failed", "said"):
+        return f"{event['stage']:<14}  {event['message']}".replace("\n", " ")
+    return finished_line(event) if event["state"] in ("done", "skipped") else running_line(event)
 
 
 def read_event(line: str) -> Event | None:
@@ -110,6 +138,8 @@ class Console:
             self.line(finished_line(event))
         elif event["state"] == "failed":
             self.line(f"error: {event['message']}")
+        elif event["state"] == "said":
+            self.line(f"{event['stage']:<14}  {event['message']}")
         elif self.is_terminal:
             self._draw(running_line(event))
         elif time.monotonic() - self._logged >= LOG_INTERVAL_SECONDS and (event.get("unit") or event.get("note")):

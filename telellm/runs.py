@@ -5,16 +5,24 @@ A run's address is `<store>/runs/<name>`; its recipe lies there, and a note of e
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from telellm.cluster.api import ClusterError, in_cluster
+from telellm.cluster.launcher import launch_stage
+from telellm.cluster.pods import PEER_LOST
+from telellm.doctor import require
 from telellm.execution import execute
+from telellm.lm.models import share_model
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, parse
-from telellm.stage import Output, Stage, StageFailed
+from telellm.stage import Interrupted, Output, Stage, StageFailed
 from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput
+from telellm.training.nodes import follow
+from telellm.training.torchrun import find_node
 
 STAGES = {
     "ingest": "telellm.corpus.ingest",
@@ -43,16 +51,37 @@ def find_stage(name: str) -> Stage:
 def start_run(recipe: str, store: str, name: str = "", model: str = "", changes: str = "") -> str:
     """Check a recipe and write it to the store; returns the run's address.
 
-    `changes` are lines of `section.field=value`. Ends the process with 1 or 2 and one message when it fails.
+    `changes` are lines of `section.field=value`. In a pod of a cluster, or where the recipe turns `cluster` on, what
+    jobs need is checked first, and a model or conversations of this machine are put into the store. Ends the process
+    with 1 or 2 and one message when it fails.
     """
+    progress = Progress("start")
     try:
         lines = [line.strip() for line in changes.splitlines() if line.strip()]
-        parsed = parse(recipe, changes=[*lines, *([f"model.name={model}"] if model else [])])
+        in_pod = ["cluster.enabled=true"] if in_cluster() else []
+        parsed = parse(recipe, changes=[*lines, *in_pod, *([f"model.name={model}"] if model else [])])
         opened = Store.open(store)
+        if parsed.cluster.enabled:
+            require(parsed, opened, progress)
+            parsed = share(parsed, opened)
         opened.write(f"runs/{name or parsed.name}/recipe.yaml", parsed.to_yaml().encode())
     except Exception as error:
-        fail("start", error)
+        fail("start", error, progress)
     return f"{opened.uri}/runs/{name or parsed.name}"
+
+
+def share(recipe: Recipe, store: Store) -> Recipe:
+    """Return the recipe with addresses in the store for what its jobs read and only this machine has."""
+    changes = []
+    if set(recipe.cluster.stages) & {"pretrain", "instruct"} and "://" not in recipe.model.name:
+        changes.append(f"model.name={share_model(recipe.model.name, recipe.model.revision, store)}")
+    data = recipe.training.instruct.data
+    if "instruct" in recipe.cluster.stages and data and "://" not in data:
+        content = Path(data).read_bytes()
+        place = f"conversations/{sha256(content).hexdigest()[:20]}/{Path(data).name}"
+        store.write(place, content)
+        changes.append(f"training.instruct.data={store.uri}/{place}")
+    return parse(recipe.to_yaml(), changes=changes)
 
 
 def open_run(address: str) -> tuple[Store, str, Recipe]:
@@ -71,18 +100,53 @@ def open_run(address: str) -> tuple[Store, str, Recipe]:
     return store, name, parse(text, source=f"recipe of the run {name}")
 
 
-def run_stage(stage: str, run: str, label: str = "", shards: tuple[int, int] | None = None, **inputs: str) -> str:
+def run_stage(
+    stage: str, run: str, label: str = "", shards: tuple[int, int] | None = None, key: str = "", **inputs: str
+) -> str:
     """Run one stage of a run, as a component or a container does; returns the place of its output.
 
-    Ends the process with 1 or 2 and one message when it fails.
+    A stage that the recipe's `cluster` section names is done by a job; `key` is given to the pods of such a job. Ends
+    the process with 1 or 2 and one message when it fails.
     """
-    progress = Progress(label or stage)
+    label = label or stage
+    progress = Progress(label)
     try:
         store, name, recipe = open_run(run)
         progress.note("")
-        return execute(find_stage(stage), recipe, store, name, inputs, shards=shards, label=label, progress=progress)
+        node = find_node()
+        if key and node is not None and node.rank > 0:
+            follow(store, name, stage, label, key, node, progress)
+            return ""
+        elsewhere = None
+        if not key and recipe.cluster.enabled and stage in recipe.cluster.stages:
+            elsewhere = job_of(stage, run, label, inputs, recipe, progress)
+        return execute(
+            find_stage(stage),
+            recipe,
+            store,
+            name,
+            inputs,
+            shards=shards,
+            label=label,
+            progress=progress,
+            elsewhere=elsewhere,
+            expected_key=key,
+        )
     except Exception as error:
-        fail(label or stage, error, progress)
+        fail(label, error, progress)
+
+
+def job_of(
+    stage: str, run: str, label: str, inputs: Mapping[str, str], recipe: Recipe, progress: Progress
+) -> Callable[[str, int], None]:
+    """Return what has a stage's work done by a job in the cluster."""
+
+    def elsewhere(key: str, num_shards: int) -> None:
+        given = [part for name, place in inputs.items() if place for part in ("--input", f"{name}={place}")]
+        command = ["telellm", "stage", stage, "--run", run, "--label", label, "--key", key, *given]
+        launch_stage(stage, run, label, key, command, num_shards, recipe.cluster, progress)
+
+    return elsewhere
 
 
 def fail(where: str, error: Exception, progress: Progress | None = None) -> NoReturn:
@@ -95,13 +159,19 @@ def fail(where: str, error: Exception, progress: Progress | None = None) -> NoRe
 
 
 def exit_code(error: Exception) -> int:
-    """Return 2 for what the user gave and 1 for work that failed."""
+    """Return 2 for what the user gave and 1 for work that failed.
+
+    In a pod of a PyTorchJob, what something outside ended has the code that makes the operator start the pod again.
+    """
+    interrupted = isinstance(error, Interrupted) or (isinstance(error, StoreUnavailable) and error.passing)
+    if interrupted and find_node() is not None:
+        return PEER_LOST
     return 2 if isinstance(error, RecipeError | InvalidStore) else 1
 
 
 def message_of(error: Exception) -> str:
     """Return an error as one message; errors that no one foresaw keep their type."""
-    if isinstance(error, RecipeError | InvalidStore | StageFailed | StoreUnavailable | TornOutput):
+    if isinstance(error, RecipeError | InvalidStore | StageFailed | StoreUnavailable | TornOutput | ClusterError):
         return str(error)
     return f"{type(error).__name__}: {error}\n  run again with --debug for the traceback"
 

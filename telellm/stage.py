@@ -33,6 +33,10 @@ class StageFailed(RuntimeError):
     """The work of a stage failed; the message names the stage, the shard, the reason and what to do."""
 
 
+class Interrupted(StageFailed):
+    """Something outside ended the work, such as a process that took part in it and is gone; it can be started again."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """A part of a stage's input that one worker handles alone and can redo alone."""
@@ -228,8 +232,24 @@ def load(reference: str) -> Stage:
 
 
 def workspace() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that this process may use: in a container, no more than its limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for path, read in (("cpu.max", _quota), ("cpu/cpu.cfs_quota_us", _quota_of_version_1)):
+        try:
+            limit = read(Path("/sys/fs/cgroup") / path)
+        except (OSError, ValueError):
+            continue
+        return max(1, min(cores, int(limit))) if limit > 0 else cores
+    return cores
+
+
+def _quota(path: Path) -> float:
+    quota, period = path.read_text().split()
+    return 0 if quota == "max" else int(quota) / int(period)
+
+
+def _quota_of_version_1(path: Path) -> float:
+    return int(path.read_text()) / int(path.with_name("cpu.cfs_period_us").read_text())
 
 
 def digest_of(*values: Any) -> str:

@@ -3,6 +3,7 @@
 An output is a folder whose `manifest.json` is written last and atomically: without it the folder is not there."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +27,11 @@ class InvalidStore(ValueError):
 
 class StoreUnavailable(OSError):
     """The store does not answer, refuses the credentials, or is full; the message says what to do."""
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+        """Whether it may be over in a while: the server restarts, the network is gone."""
 
 
 class TornOutput(ValueError):
@@ -112,21 +118,25 @@ class Store(ABC):
         Raises `TornOutput` when the object is missing or another.
         """
         target = cache_directory() / "objects" / sha256[:2] / sha256
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as temporary:
-                try:
-                    self.download(key, temporary)
-                except FileNotFoundError:
-                    raise TornOutput(
-                        f"{self.uri}/{key} is in a manifest but not in the store; run the stage that makes it again"
-                    ) from None
-                if (found := sha256_file(temporary)) != sha256:
-                    raise TornOutput(
-                        f"{self.uri}/{key} is not the file that its manifest names (digest {found[:12]}…, not "
-                        f"{sha256[:12]}…); delete its folder and run again"
-                    )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with alone(target.parent):  # the processes of a machine read an object once
+            if not target.exists():
+                self._fetch(key, sha256, target)
         return target
+
+    def _fetch(self, key: str, sha256: str, target: Path) -> None:
+        with replacing(target) as temporary:
+            try:
+                self.download(key, temporary)
+            except FileNotFoundError:
+                raise TornOutput(
+                    f"{self.uri}/{key} is in a manifest but not in the store; run the stage that makes it again"
+                ) from None
+            if (found := sha256_file(temporary)) != sha256:
+                raise TornOutput(
+                    f"{self.uri}/{key} is not the file that its manifest names (digest {found[:12]}…, not "
+                    f"{sha256[:12]}…); delete its folder and run again"
+                )
 
     def read_json(self, key: str) -> dict[str, Any] | None:
         """Return a JSON object, or None where there is none; raises `TornOutput` where it is no JSON."""
@@ -275,6 +285,15 @@ class DirectoryStore(Store):
         folder = self._path(prefix)
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process (or thread) of this machine at a time into the body, for this folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_temporary(path: Path) -> bool:

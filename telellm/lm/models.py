@@ -1,4 +1,4 @@
-"""Models by name: a Hugging Face directory, a hub name, a .gguf file, or `package:MODULE/FILE`.
+"""Models by name: a Hugging Face directory, here or in a bucket, a hub name, a .gguf file, or `package:MODULE/FILE`.
 
 Whatever the name, the model is used as a directory with safetensors: what is not one is converted once and kept in
 this machine's cache. No pickle is read and no code of a model is run.
@@ -9,11 +9,11 @@ import json
 import os
 import shutil
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from telellm.recipe import RecipeError
-from telellm.store import cache_directory, sha256_file
+from telellm.store import MANIFEST, Store, TornOutput, alone, cache_directory, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,8 @@ def model_directory(name: str, revision: str = "main") -> Path:
 
     Raises `RecipeError` when there is no such model.
     """
+    if "://" in name:
+        return _from_store(name)
     path = find_local(name)
     if path is None:
         return _from_hub(name, revision)
@@ -36,12 +38,26 @@ def model_directory(name: str, revision: str = "main") -> Path:
 
 
 def model_digest(name: str, revision: str = "main") -> str:
-    """Return what identifies a model: the digest of its local files, or name and revision on the hub."""
+    """Return what identifies a model: the digest of its files, or name and revision on the hub."""
+    if "://" in name:
+        return _store_digest(name)
     path = find_local(name)
     if path is None:
         return f"{name}@{revision}"
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json"))
     return hashlib.sha256("".join(_file_digest(file) for file in files).encode()).hexdigest()[:20]
+
+
+def share_model(name: str, revision: str, store: Store) -> str:
+    """Put a model of this machine into the store, if it is not there; returns its address there.
+
+    Its digest stays what it was: whoever trains it from there makes the same output.
+    """
+    digest = model_digest(name, revision)
+    place = f"base-models/{hashlib.sha256(digest.encode()).hexdigest()[:20]}/{PurePosixPath(name).name}"
+    if store.manifest(place) is None:
+        store.commit(place, model_directory(name, revision), {"content": digest, "name": name})
+    return f"{store.uri}/{place}"
 
 
 def load_tokenizer(name: str, revision: str = "main") -> "PreTrainedTokenizerBase":
@@ -98,6 +114,46 @@ def find_local(name: str) -> Path | None:
     if not path.exists():
         raise RecipeError(f"model: {name}: there is no such file or folder ({path})")
     return path
+
+
+def _open(uri: str) -> tuple[Store, str, dict[str, Any] | None]:
+    """Return the store that holds a model's folder, the folder's place, and its manifest, if telellm put it there."""
+    parent, _, place = uri.rstrip("/").rpartition("/")
+    store = Store.open(parent)
+    return store, place, store.manifest(place)
+
+
+def _store_digest(uri: str) -> str:
+    store, place, manifest = _open(uri)
+    if manifest is not None:
+        return str(manifest["content"])
+    stamps = [f"{key} {stamp}\n" for key, stamp in store.stamps(place) if key.endswith((".safetensors", ".json"))]
+    return hashlib.sha256("".join(stamps).encode()).hexdigest()[:20]
+
+
+def _from_store(uri: str) -> Path:
+    """Return a local copy of a model's folder in a store; it is read once by a machine."""
+    store, place, manifest = _open(uri)
+    stamps = {key: stamp for key, stamp in store.stamps(place) if not key.endswith(f"/{MANIFEST}")}
+    if f"{place}/config.json" not in stamps:
+        raise RecipeError(f"model: {uri}: no model is there (config.json is missing)")
+    state = hashlib.sha256(json.dumps([uri, stamps]).encode()).hexdigest()[:20]
+    target = cache_directory() / "models" / state
+    with alone(target):
+        if target.exists():
+            return target
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
+        for key in stamps:
+            path = temporary / key.removeprefix(f"{place}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.download(key, path)
+            known = (manifest or {"files": {}})["files"].get(key.removeprefix(f"{place}/"))
+            if known and sha256_file(path) != known["sha256"]:
+                raise TornOutput(
+                    f"{store.uri}/{key} is not the file that its manifest names; put the model there again"
+                )
+        temporary.rename(target)
+    return target
 
 
 def _from_hub(name: str, revision: str) -> Path:

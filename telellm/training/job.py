@@ -12,7 +12,7 @@ from telellm.progress import SEPARATOR
 
 @dataclass(frozen=True)
 class Job:
-    """A file of JSON; nothing in it depends on the machine but `work`."""
+    """A file of JSON; nothing in it depends on the machine: every node of a training gets the same."""
 
     stage: str
     """`pretrain` or `instruct`: the section of the recipe that counts."""
@@ -26,10 +26,8 @@ class Job:
     """Place of the output with the `model/` that is trained; empty: the recipe's base model."""
     checkpoints: str
     """Place under which checkpoints are kept."""
-    work: str
-    """A local folder for what is on its way."""
-    result: str = ""
-    """Place to which the result is put; empty: it stays in `work/result`."""
+    timeout_seconds: float = 1800
+    """Processes wait so long for one another: longer than the first needs to read and deal out a large model."""
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -77,12 +75,21 @@ def announce(step: Step) -> None:
     _write({"step": asdict(step)})
 
 
-def complain(error: Exception) -> None:
-    """Write why the program ends."""
-    _write({"error": f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"})
+def complain(error: Exception, interrupted: bool) -> None:
+    """Write why the program ends; `interrupted`: by something outside, so that it may be started again."""
+    text = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    _write({"error": text, "interrupted": interrupted})
 
 
-def read_event(line: str) -> Step | str | None:
+@dataclass(frozen=True)
+class Complaint:
+    """Why the program ended."""
+
+    text: str
+    interrupted: bool
+
+
+def read_event(line: str) -> Step | Complaint | None:
     """Return the step or the complaint in a line of the program, or None for any other line."""
     _, separator, text = line.partition(SEPARATOR)
     if not separator:
@@ -91,7 +98,9 @@ def read_event(line: str) -> Step | str | None:
         event: dict[str, Any] = json.loads(text)
     except ValueError:
         return None
-    return Step(**event["step"]) if "step" in event else str(event.get("error"))
+    if "step" in event:
+        return Step(**event["step"])
+    return Complaint(str(event.get("error")), bool(event.get("interrupted")))
 
 
 def _write(event: dict[str, Any]) -> None:

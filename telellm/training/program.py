@@ -1,9 +1,9 @@
 """The training program: one loop for pretraining and instruction tuning, one process a GPU (or a CPU), under torchrun.
 
-    python -m torch.distributed.run --standalone --nproc-per-node 2 -m telellm.training.program JOB.json
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m telellm.training.program JOB.json FOLDER
 
 In a PyTorchJob the operator's `PET_*` environment takes the place of torchrun's arguments. Progress goes to standard
-output as events, the result to the job's work folder of the first process, and to the store where the job says so.
+output as events, the result to `FOLDER/result` of the first process.
 """
 
 import json
@@ -12,7 +12,6 @@ import os
 import resource
 import sys
 import time
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from telellm.lm.models import model_directory
 from telellm.recipe import Optimization, Recipe, parse
 from telellm.stage import Output, end_with_parent
-from telellm.store import Store
+from telellm.store import Store, StoreUnavailable
 from telellm.training.checkpoints import Checkpoints
 from telellm.training.conversations import load_chat_tokenizer
 from telellm.training.job import Job, Step, announce, complain
@@ -33,28 +32,37 @@ from telellm.training.schedule import learning_rate, utilization
 from telellm.training.sequences import Batch, batch, order
 from telellm.training.sharding import attention, load_sharded, save_whole
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-"""Longer than the first process needs to read and deal out a large model."""
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "gloo", "NCCL")
+"""What a collective operation says when a process that takes part in it is gone."""
 
 
 def main() -> None:
-    """Do the job in the file that the first argument names."""
+    """Do the job in the file that the first argument names, with the second as folder for what is on its way."""
     end_with_parent()
     job = Job.read(Path(sys.argv[1]))
     try:
-        train(job)
+        train(job, Path(sys.argv[2]))
     except Exception as error:  # whatever it is, the process that started this one has to show it
-        complain(error)
+        complain(error, _is_interruption(error))
         raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def train(job: Job) -> None:
+def _is_interruption(error: Exception) -> bool:
+    """Say whether the program ends for a reason outside: another process is gone, or the store stays away."""
+    if isinstance(error, StoreUnavailable):
+        return error.passing
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+
+
+def train(job: Job, work: Path) -> None:
     """Train a model on packed sequences, from the newest checkpoint if there is one, and write the result."""
-    device = _device()
-    recipe, store, work = parse(job.recipe), Store.open(job.store), Path(job.work)
+    device = _device(timedelta(seconds=job.timeout_seconds))
+    recipe, store = parse(job.recipe), Store.open(job.store)
     settings: Optimization = recipe.section(f"training.{job.stage}")
     work.mkdir(parents=True, exist_ok=True)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -106,8 +114,6 @@ def train(job: Job) -> None:
             "peak_memory_gib": round(_memory_gib(device), 2),
         }
         (work / "result" / "facts.json").write_text(json.dumps(facts))
-        if job.result:
-            store.commit(job.result, work / "result", {"job": asdict(job)})
     dist.barrier()
 
 
@@ -179,15 +185,15 @@ def _optimizer(loss: DocumentLoss, settings: Optimization) -> torch.optim.Optimi
     )
 
 
-def _device() -> torch.device:
+def _device(timeout: timedelta) -> torch.device:
     """Join the other processes; returns this one's GPU, or the CPU."""
     local = int(os.environ["LOCAL_RANK"])
     if torch.cuda.device_count() > local:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT, device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout, device_id=device)
         return device
-    dist.init_process_group("gloo", timeout=COLLECTIVE_TIMEOUT)
+    dist.init_process_group("gloo", timeout=timeout)
     return torch.device("cpu")
 
 

@@ -110,11 +110,11 @@ def test_a_killed_run_goes_on_with_the_losses_of_one_that_was_not(model: Path, t
     def start(name: str, work: str, num_processes: int) -> "subprocess.Popen[bytes]":
         folder = tmp_path / work
         folder.mkdir()
-        job = Job("pretrain", settled.to_yaml(), store.uri, data, "", f"runs/{name}/checkpoints", str(folder))
+        job = Job("pretrain", settled.to_yaml(), store.uri, data, "", f"runs/{name}/checkpoints")
         path = job.write(folder / "job.json")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         return subprocess.Popen(
-            [*torchrun, str(num_processes), "-m", "telellm.training.program", str(path)],
+            [*torchrun, str(num_processes), "-m", "telellm.training.program", str(path), str(folder)],
             stdout=subprocess.DEVNULL,
             stderr=(folder / "errors").open("w"),
         )

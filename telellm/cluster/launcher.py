@@ -1,0 +1,382 @@
+"""Launcher: start a job in the cluster, or adopt the one that is there, follow it to its end, and leave nothing behind.
+
+A job is given up when its queue or run deadline passes, when a pod can never start, or when it restarts and restarts
+without coming any further. Whatever the end, it is told in the cluster's own words.
+"""
+
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from telellm.cluster import pods
+from telellm.cluster.api import Api, ClusterError, Object, patiently
+from telellm.cluster.jobs import Job, ShardsJob, State
+from telellm.cluster.names import job_name
+from telellm.cluster.pods import End, Pod
+from telellm.cluster.templates import RETENTION, Work, pytorch_job, shards_job
+from telellm.progress import Progress, duration, read_event
+from telellm.recipe import Cluster
+from telellm.stage import StageFailed
+
+POLL_SECONDS = 1.0
+DELETION_SECONDS = 90
+OPERATOR_SECONDS = 30
+MANAGED = "app.kubernetes.io/managed-by=telellm"
+
+
+class Cancelled(SystemExit):
+    """The step was told to end; 128 + SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+def launch_stage(
+    stage: str,
+    run: str,
+    step: str,
+    key: str,
+    command: Sequence[str],
+    num_shards: int,
+    settings: Cluster,
+    progress: Progress,
+) -> None:
+    """Have a stage done by a job: a PyTorchJob for training, an Indexed Job where there are shards.
+
+    `command` is that of the pods, `key` the digest of the work, `step` its name in the run. Raises as `launch` does.
+    """
+    work = Work(job_name(run, step, key), run, step, stage, command)
+    job: Job
+    if num_shards:
+        num_pods = min(settings.shards.pods, num_shards)
+        part = ["--shards", f"$(JOB_COMPLETION_INDEX)/{num_pods}"]
+        job = shards_job(replace(work, command=[*command, *part]), settings, num_pods)
+    else:
+        job = pytorch_job(work, settings)
+    launch(job, Api(settings.namespace), settings, progress)
+
+
+def launch(job: Job, api: Api, settings: Cluster, progress: Progress) -> None:
+    """Start a job or adopt it, and return when it has succeeded.
+
+    Raises `StageFailed` with pod, exit code, reason and last lines when it fails, and `ClusterError` when the cluster
+    refuses what is needed. SIGTERM and SIGINT delete the job and its pods.
+    """
+    collection = job.collection.format(namespace=api.namespace)
+    with _cancellable():
+        kept = settings.retention_seconds > 0
+        try:
+            sweep(api, collection)
+            _start(job, api, collection, progress)
+            _Follower(job, api, collection, settings, progress).follow()
+        except StageFailed:
+            raise
+        except ClusterError as error:
+            kept = error.status == 0  # nobody can delete it now; who tries this step again adopts it
+            if error.status in (400, 422):
+                raise StageFailed(f"{progress.stage}: {error}; look at k8s/ and the recipe's cluster section") from None
+            raise
+        except BaseException:
+            kept = False
+            raise
+        finally:
+            if not kept:
+                _remove(api, collection, job)
+
+
+def sweep(api: Api, collection: str) -> None:
+    """Delete jobs of telellm that ended longer ago than they are to be kept: their launcher may be gone."""
+    for found in api.list(collection, MANAGED):
+        ended = ended_at(found)
+        kept = float(found["metadata"].get("annotations", {}).get(RETENTION, 0))
+        if ended and time.time() - ended > max(kept, 60):
+            api.delete(f"{collection}/{found['metadata']['name']}")
+
+
+def ended_at(found: Object) -> float:
+    """Return when a job ended (seconds since the epoch), or 0: it has not."""
+    ends = [
+        datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
+        for condition in found.get("status", {}).get("conditions") or []
+        if condition["type"] in ("Failed", "Succeeded", "Complete") and condition["status"] == "True"
+    ]
+    return max(ends, default=0.0)
+
+
+def _start(job: Job, api: Api, collection: str, progress: Progress) -> None:
+    """Create the job, or adopt it where it is there and has not ended."""
+    path = f"{collection}/{job.name}"
+    found = api.find(path)
+    if found is not None and (found["metadata"].get("deletionTimestamp") or ended_at(found)):
+        # an earlier end; the output that it should have made is not in the store
+        api.delete(path)
+        _wait_until_gone(api, path, job)
+        found = None
+    if found is not None:
+        progress.say(f"goes on with the job {job.name}, which is there already")
+        return
+    for pause in patiently(OPERATOR_SECONDS):
+        try:
+            api.create(collection, job.manifest)
+            break
+        except ClusterError as error:
+            if error.status == 409:  # another try of this step was faster
+                return
+            if error.status < 500:
+                raise
+            last = error
+        progress.note(f"waits: {last}")  # the operator's webhook starts, or the API server does
+        time.sleep(pause)
+    else:
+        raise last
+    progress.say(f"started the job {job.name} in namespace {api.namespace}")
+
+
+def _remove(api: Api, collection: str, job: Job) -> None:
+    """Delete a job with its pods, and wait until they are gone."""
+    path = f"{collection}/{job.name}"
+    for pause in patiently():
+        try:
+            api.delete(path)
+            _wait_until_gone(api, path, job)
+            return
+        except ClusterError as error:
+            if error.status == 403:
+                return
+            time.sleep(pause)
+
+
+def _wait_until_gone(api: Api, path: str, job: Job) -> None:
+    deadline = time.monotonic() + DELETION_SECONDS
+    while time.monotonic() < deadline:
+        if api.find(path) is None and not api.list(api.pods, job.selector):
+            return
+        time.sleep(0.3)
+
+
+class _Follower:
+    """Follows one job: its state is polled, its pods are watched, its log is read, each in its own time."""
+
+    def __init__(self, job: Job, api: Api, collection: str, settings: Cluster, progress: Progress) -> None:
+        self.job, self.api, self.settings, self.progress = job, api, settings, progress
+        self.path = f"{collection}/{job.name}"
+        self.news: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self.pods: dict[str, Pod] = {}
+        self.heard: set[str] = set()
+        self.ends: list[End] = []
+        self.ended: set[str] = set()
+        self.complaint = ""
+        self.hopeless = ""
+        self.over = False
+        self.furthest = 0
+        self.restarts: Counter[str] = Counter()
+        self.stopped = threading.Event()
+
+    def follow(self) -> None:
+        """Return when the job has succeeded; raises `StageFailed` when it has not."""
+        threading.Thread(target=self._watch, daemon=True).start()
+        queued = worked = 0.0
+        before, state = time.monotonic(), State("running")
+        try:
+            while True:
+                self._hear(POLL_SECONDS)
+                found = self._find()
+                if found is None:
+                    raise self._failure("the job was deleted by somebody else")
+                state = self.job.state(found)
+                self._show(found)
+                if state.phase == "succeeded":
+                    self._hear_the_rest()
+                    return
+                if state.phase == "failed":
+                    self._hear_the_rest()
+                    raise self._failure(state.said)
+                if self.hopeless:
+                    raise self._failure(self.hopeless)
+                now = time.monotonic()
+                at_work = state.phase == "running" and self.job.all_at_work(list(self.pods.values()))
+                queued, worked = (0.0, worked + now - before) if at_work else (queued + now - before, worked)
+                before = now
+                self._judge(state, queued, worked, at_work)
+        finally:
+            self.stopped.set()
+
+    def _judge(self, state: State, queued: float, worked: float, at_work: bool) -> None:
+        """Give the job up where a limit is passed; says why it waits where it does."""
+        settings = self.settings
+        if not at_work:
+            reason = self._waiting_reason(state)
+            self.progress.note(f"waits {duration(queued)}: {reason}")
+            if queued > settings.queue_seconds:
+                raise self._failure(
+                    f"not all of its pods ran within {duration(settings.queue_seconds)} (cluster.queue_seconds): "
+                    f"{reason}"
+                )
+        if worked > settings.run_seconds:
+            raise self._failure(f"it ran longer than {duration(settings.run_seconds)} (cluster.run_seconds)")
+        if isinstance(self.job, ShardsJob):
+            return  # the cluster counts the failures of each index
+        if max(self.restarts.values(), default=0) > settings.training.restarts:
+            raise self._failure(
+                f"it was restarted {settings.training.restarts} times and came no further than step {self.furthest}"
+            )
+
+    def _waiting_reason(self, state: State) -> str:
+        if state.phase == "queued":
+            return f"{self.settings.queue or 'queue'}: {state.said}"
+        reasons = Counter(filter(None, (pods.waits_for(pod) for pod in self.pods.values() if not pod.get("deleted"))))
+        if not self.pods:
+            kind = self.path.split("/")[-2]
+            return f"it has no pods; if that lasts: kubectl -n {self.api.namespace} describe {kind} {self.job.name}"
+        return reasons.most_common(1)[0][0] if reasons else "its pods start"
+
+    def _find(self) -> Object | None:
+        """Return the job as it is; an API server that is away for a while is waited for."""
+        last: ClusterError | None = None
+        for pause in patiently():
+            try:
+                return self.api.find(self.path)
+            except ClusterError as error:
+                if error.status and error.status < 500 and error.status != 429:
+                    raise
+                last = error
+                self.progress.note(str(error))
+                time.sleep(pause)
+        assert last is not None
+        raise last
+
+    def _hear(self, seconds: float) -> None:
+        """Take news of pods and lines of the log as they come, for so long, or until a pod ends."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                kind, value = self.news.get(timeout=left)
+            except queue.Empty:
+                return
+            if kind == "refused":
+                raise value
+            if kind == "line":
+                self._take_line(value)
+            elif kind == "pods":
+                self._forget_all_but({pods.uid(pod) for pod in value})
+            elif self._take_pod(value):
+                return
+
+    def _hear_the_rest(self) -> None:
+        """The job's end is known before all of its pods' news are: their last words are wanted."""
+        self.over = True
+        self._hear(0.7)
+
+    def _take_pod(self, pod: Pod) -> bool:
+        """Remember a pod; True when it ended."""
+        uid = pods.uid(pod)
+        self.pods[uid] = pod
+        self.hopeless = self.hopeless or pods.hopeless(pod)
+        if pods.phase(pod) != "Pending" and uid not in self.heard and self.job.speaks(pod) and not pod.get("deleted"):
+            self.heard.add(uid)
+            self.complaint = ""
+            threading.Thread(target=self._read_log, args=(pods.name(pod),), daemon=True).start()
+        end = pods.end_of(pod)
+        if end is not None and uid not in self.ended:
+            self.ended.add(uid)
+            self.ends.append(end)
+            self.restarts[end.pod] += 1
+            if not self.over:
+                self.progress.say(str(end).splitlines()[0][:300])
+        if pod.get("deleted"):
+            del self.pods[uid]
+        return end is not None
+
+    def _forget_all_but(self, left: set[str]) -> None:
+        """Pods that are not listed any more went while nobody watched."""
+        for uid in set(self.pods) - left:
+            self._take_pod(dict(self.pods[uid]) | {"deleted": True})
+
+    def _take_line(self, line: str) -> None:
+        """Show what the pod that speaks says of its progress."""
+        event = read_event(line)
+        if event is None:
+            return
+        if event.get("state") == "failed":
+            self.complaint = str(event["message"])
+        elif event.get("state") == "running" and event.get("unit"):
+            self.progress.pass_through(event)
+            if event.get("done", 0) > self.furthest:
+                self.furthest = event["done"]
+                self.restarts.clear()
+                self.ends.clear()
+
+    def _show(self, found: Object) -> None:
+        """Show how many pods of a job with shards are done."""
+        total = found["spec"].get("completions", 1)
+        if isinstance(self.job, ShardsJob) and total > 1:
+            done = found.get("status", {}).get("succeeded") or 0
+            self.progress.show(done, total, "pods")
+
+    def _failure(self, said: str) -> StageFailed:
+        """Return the whole story: the job's end, and the end of the pod that caused it."""
+        causes = [end for end in self.ends if end.code != pods.PEER_LOST] or self.ends
+        story = [f"{self.progress.stage}: the job {self.job.name} failed: {said}"]
+        story += [str(cause) for cause in causes[:1]]
+        if self.complaint and self.complaint not in "\n".join(story):
+            story.append(self.complaint)
+        return StageFailed("\n  ".join(story))
+
+    def _watch(self) -> None:
+        """Put every change of a pod into the news, until the job has ended."""
+        while not self.stopped.is_set():
+            try:
+                listed, version = self.api.list_at(self.api.pods, self.job.selector)
+                for kind, value in [("pods", listed), *(("pod", pod) for pod in listed)]:
+                    self.news.put((kind, value))
+                for pod in self.api.watch(self.api.pods, self.job.selector, version):
+                    self.news.put(("pod", pod))
+                    if self.stopped.is_set():
+                        return
+            except ClusterError as error:
+                if error.status == 403:
+                    self.news.put(("refused", error))
+                    return
+                time.sleep(1)
+
+    def _read_log(self, pod: str) -> None:
+        """Put the lines of a pod's log into the news, until it ends."""
+        for pause in patiently(30):
+            try:
+                for line in self.api.log(pod, self.job.container):
+                    self.news.put(("line", line))
+                return
+            except ClusterError as error:
+                if error.status == 403:
+                    self.news.put(("refused", error))
+                if error.status in (403, 404) or self.stopped.is_set():
+                    return
+                time.sleep(pause)
+
+
+@contextmanager
+def _cancellable() -> Iterator[None]:
+    """Let SIGTERM (the run was cancelled) end the body as an exception does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise Cancelled
+
+    before: dict[int, Any] = {number: signal.signal(number, cancel) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

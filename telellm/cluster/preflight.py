@@ -1,0 +1,177 @@
+"""Preflight: what can be known to fail before a job is started and a GPU is taken."""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from telellm.cluster.api import Api, ClusterError
+from telellm.cluster.launcher import launch
+from telellm.cluster.names import job_name
+from telellm.cluster.templates import GPU, Work, pytorch_job, shards_job
+from telellm.progress import Progress
+from telellm.recipe import Cluster, Recipe, RecipeError, Shards
+
+DEFAULTS = Cluster()  # type: ignore[call-arg]
+OLDEST = (1, 30)
+TRAINING = {"pretrain", "instruct"}
+ASKING = {"screen", "tele-eval"}
+Trouble = Literal["", "warning", "failed"]
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "m": 1e-3, "": 1}
+
+
+def refuse_unreachable(recipe: Recipe, store: str) -> None:
+    """Raise `RecipeError` with everything that a recipe's jobs would read and no pod can reach."""
+    stages, mistakes = set(recipe.cluster.stages), []
+    if not store.startswith("s3://"):
+        mistakes.append(f"store: {store}: pods cannot reach it; name a bucket: --store s3://bucket/prefix")
+    if "ingest" in stages:
+        mistakes += [
+            f"sources.{name}.path: {source.path}: pods cannot reach it; put it into a bucket (s3://bucket/prefix), or "
+            "leave ingest out of cluster.stages"
+            for name, source in recipe.sources.items()
+            if not source.path.startswith("s3://")
+        ]
+    if (asking := stages & ASKING) and not recipe.lm.endpoint:
+        mistakes.append(
+            f"lm.endpoint: empty: the image of {' and '.join(sorted(asking))} has no model in it; name a server, or "
+            "leave the stage out of cluster.stages"
+        )
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+
+
+def version(api: Api) -> str:
+    """Return the cluster's version; raises `ClusterError` where it is too old."""
+    found = api.get("/version")
+    numbers = tuple(int("".join(filter(str.isdigit, found[part]))) for part in ("major", "minor"))
+    if numbers < OLDEST:
+        raise ClusterError(f"cluster: Kubernetes {found['gitVersion']} is older than 1.30; upgrade the cluster")
+    return str(found["gitVersion"])
+
+
+def check_templates(api: Api, settings: Cluster) -> tuple[Trouble, str]:
+    """Fill in the templates."""
+    work = Work("check", "s3://bucket/runs/check", "check", "launcher", ["telellm"])
+    try:
+        pytorch_job(work, settings)
+        shards_job(work, settings, 1)
+    except RecipeError as error:
+        return "failed", str(error)
+    return "", "pytorchjob.yaml and shards.yaml have what the launcher fills in"
+
+
+def check_operator(api: Api, settings: Cluster) -> tuple[Trouble, str]:
+    """Ask for PyTorchJob of kubeflow.org/v1."""
+    if not TRAINING & set(settings.stages):
+        return "", "not needed: no stage of cluster.stages trains"
+    found = api.find("/apis/kubeflow.org/v1") or {"resources": []}
+    if any(resource["name"] == "pytorchjobs" for resource in found["resources"]):
+        return "", "PyTorchJob (kubeflow.org/v1) is known to the cluster"
+    return "failed", (
+        "PyTorchJob (kubeflow.org/v1) is not known to the cluster; install the training operator 1.9: "
+        "k8s/training-operator.yaml"
+    )
+
+
+def check_rights(api: Api, settings: Cluster) -> tuple[Trouble, str]:
+    """Ask for each right that the launcher uses."""
+    missing = [
+        f"{verb} {resource}" for group, resource, verb in _rights(settings) if not _may(api, group, resource, verb)
+    ]
+    if missing:
+        return "failed", (
+            f"this account may not {', '.join(missing)} in namespace {api.namespace}; "
+            "bind the Role of k8s/rbac.yaml to it there"
+        )
+    return "", f"this account may start, follow and delete jobs in namespace {api.namespace}"
+
+
+def check_room(api: Api, settings: Cluster) -> tuple[Trouble, str]:
+    """Compare what training asks for with what the nodes have, free or not."""
+    nodes = settings.training
+    if not TRAINING & set(settings.stages):
+        return "", "not compared: no stage of cluster.stages trains"
+    try:
+        found = api.get("/api/v1/nodes")["items"]
+    except ClusterError as error:
+        if error.status != 403:
+            raise
+        return "", "not compared: this account may not list nodes"
+    wanted = {"cpu": nodes.cpus, "memory": nodes.memory_gib * 2**30, GPU: float(nodes.gpus_per_node)}
+    room = sum(_fit(node, wanted, settings.node_selector) for node in found)
+    asked = f"{nodes.nodes} × ({nodes.cpus:g} CPU, {nodes.memory_gib:g} GiB, {nodes.gpus_per_node} GPU)"
+    if room < nodes.nodes:
+        return "warning", (
+            f"{asked} are asked for, but the {len(found)} nodes have room for {room} such pods even when they are "
+            "empty; change cluster.training or cluster.node_selector, or add nodes"
+        )
+    return "", f"{asked} fit on the {len(found)} nodes when they are empty"
+
+
+CHECKS: Mapping[str, Callable[[Api, Cluster], tuple[Trouble, str]]] = {
+    "templates": check_templates,
+    "training operator": check_operator,
+    "rights": check_rights,
+    "room": check_room,
+}
+"""Name of a check → the check; it returns its trouble, if any, and what it found."""
+
+
+def check_store_from_a_pod(api: Api, settings: Cluster, store: str) -> str:
+    """Let a pod check the store with the Secret that jobs get; raises `StageFailed` with what it says."""
+    small = Shards(pods=1, cpus=0.1, memory_gib=0.5, retries=0)
+    quick = {"shards": small, "queue_seconds": 300, "run_seconds": 300, "retention_seconds": 0}
+    run = f"{store.rstrip('/')}/runs/doctor"
+    command = ["telellm", "doctor", "--only", "store", "--store", store]
+    work = Work(job_name(run, "store", uuid.uuid4().hex), run, "doctor", "launcher", command)
+    changed = settings.model_copy(update=quick)
+    job = shards_job(work, changed, 1)
+    for container in job.manifest["spec"]["template"]["spec"]["containers"]:
+        for variable in container.get("env", []):
+            if variable["name"] == "TELELLM_STORE_PATIENCE":
+                variable["value"] = "0"
+    launch(job, api, changed, Progress("doctor", lambda event: None))
+    return f"a pod in namespace {api.namespace} reads, writes and deletes in {store}"
+
+
+def _rights(settings: Cluster) -> Iterator[tuple[str, str, str]]:
+    stages = set(settings.stages)
+    kinds = [("kubeflow.org", "pytorchjobs")] if stages & TRAINING else []
+    for group, resource in [*kinds, ("batch", "jobs")]:
+        for verb in ("create", "get", "list", "delete"):
+            yield group, resource, verb
+    yield from (("", "pods", verb) for verb in ("list", "watch"))
+    yield "", "pods/log", "get"
+
+
+def _may(api: Api, group: str, resource: str, verb: str) -> bool:
+    resource, _, part = resource.partition("/")
+    attributes = {
+        "namespace": api.namespace,
+        "group": group,
+        "resource": resource,
+        "subresource": part,
+        "verb": verb,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = api.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
+
+
+def _fit(node: Mapping[str, Any], wanted: Mapping[str, float], selector: Mapping[str, str]) -> int:
+    """Return how many pods fit on a node."""
+    labels = node["metadata"].get("labels", {})
+    if node["spec"].get("unschedulable") or any(labels.get(key) != value for key, value in selector.items()):
+        return 0
+    has = node["status"]["allocatable"]
+    return min(int(_quantity(has.get(name, "0")) // amount) for name, amount in wanted.items() if amount)
+
+
+def _quantity(text: str) -> float:
+    """Return a quantity of Kubernetes (`2`, `500m`, `64Gi`) as a number."""
+    unit = text.lstrip("0123456789.")
+    return float(text.removesuffix(unit)) * UNITS[unit]

@@ -1,0 +1,113 @@
+"""Doctor: can this machine, this store, this cluster do it? Each check is one line, with its remedy."""
+
+import os
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from telellm.cluster import preflight
+from telellm.cluster.api import Api, ClusterError, in_cluster
+from telellm.progress import Progress
+from telellm.recipe import Recipe, RecipeError
+from telellm.stage import StageFailed
+from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput, sha256_file
+
+MULTIPART_BYTES = 11 * 2**20
+"""More than two of the smallest parts of S3 (5 MiB)."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    said: str
+
+    def __str__(self) -> str:
+        """`ok       store  s3://bucket/prefix answers`."""
+        return f"{self.state:<8} {self.name:<16} {self.said}"
+
+
+def diagnose(recipe: Recipe | None, store: str, only: str = "") -> Iterator[Check]:
+    """Yield what each check finds of a store, and of the cluster where a recipe uses one.
+
+    `only`: `store` or `cluster`; empty: both.
+    """
+    if only != "cluster":
+        yield from check_store(store)
+    if only != "store" and (only == "cluster" or (recipe is not None and recipe.cluster.enabled)):
+        yield from check_cluster(recipe, store)
+
+
+def require(recipe: Recipe, store: Store, progress: Progress) -> None:
+    """Check what a run in the cluster needs; raises `RecipeError` or `StageFailed` with every check that failed."""
+    preflight.refuse_unreachable(recipe, store.uri)
+    found = []
+    for check in diagnose(recipe, store.uri):
+        progress.note(f"checks {check.name}")
+        found.append(check)
+        if check.state == "warning":
+            progress.say(f"{check.name}: {check.said}")
+    if failed := [f"{check.name}: {check.said}" for check in found if check.state == "failed"]:
+        raise StageFailed("start: what the run needs is not there:\n  " + "\n  ".join(failed))
+
+
+def check_store(uri: str) -> Iterator[Check]:
+    """Yield whether a store is reached, and takes, returns and deletes small and large objects."""
+    if uri.startswith("s3://"):
+        host = urlsplit(os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com").hostname or ""
+        try:
+            address = socket.getaddrinfo(host, None)[0][4][0]
+            yield Check("dns", "ok", f"{host} is {address}")
+        except OSError as error:
+            yield Check("dns", "failed", f"{host} has no address here ({error.strerror}); check AWS_ENDPOINT_URL")
+            return
+    try:
+        store = Store.open(uri)
+        yield Check("store", "ok", f"{store.uri} answers")
+        key = f"checks/{uuid.uuid4().hex}"
+        for name, kind, size in (("store objects", "written, read and deleted", 64), *_multipart(uri)):
+            _round_trip(store, key, size)
+            yield Check(name, "ok", f"an object of {size:,} bytes is {kind}")
+    except (StoreUnavailable, InvalidStore, TornOutput, FileNotFoundError) as error:
+        yield Check("store", "failed", str(error))
+
+
+def check_cluster(recipe: Recipe | None, store: str) -> Iterator[Check]:
+    """Yield whether the cluster answers, has what jobs need, lets this account start them, and has room for them."""
+    settings = recipe.cluster if recipe else preflight.DEFAULTS
+    try:
+        api = Api(settings.namespace)
+        yield Check("cluster", "ok", f"{api.server} answers: Kubernetes {preflight.version(api)}")
+        for name, check in preflight.CHECKS.items():
+            trouble, said = check(api, settings)
+            yield Check(name, trouble or "ok", said)
+        if store.startswith("s3://") and not in_cluster():
+            yield Check("store from a pod", "ok", preflight.check_store_from_a_pod(api, settings, store))
+    except (ClusterError, RecipeError) as error:
+        yield Check("cluster", "failed", str(error))
+    except StageFailed as error:
+        yield Check("store from a pod", "failed", str(error))
+
+
+def _multipart(uri: str) -> list[tuple[str, str, int]]:
+    return [("store multipart", "written in parts, read and deleted", MULTIPART_BYTES)] if "s3://" in uri else []
+
+
+def _round_trip(store: Store, key: str, size: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="telellm-doctor-") as folder:
+        there, back = Path(folder) / "there", Path(folder) / "back"
+        there.write_bytes(os.urandom(size))
+        try:
+            store.upload(key, there)
+            store.download(key, back)
+        finally:
+            store.remove(key)
+        if sha256_file(there) != sha256_file(back):
+            raise TornOutput(f"{store.uri}/{key} is not what was written there; look at the store's server")
