@@ -3,7 +3,7 @@ VENV := .venv
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 STORE ?= store
 
-.PHONY: help venv demo test lint compile docs lock clean
+.PHONY: help venv demo test lint images compile docs lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ lint: venv ## format, rules, types, arrows between the rooms
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+images: ## build all images, or NAMES of images/; try each in a container and print sizes (REGISTRY, TAG)
+	python3 images/build.py $(NAMES) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
 compile: venv ## write the pipelines as Kubeflow YAML to compiled/
 	$(VENV)/bin/telellm compile --out compiled
