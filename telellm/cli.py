@@ -84,8 +84,10 @@ def stage(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     """Check what runs need."""
     from telellm.doctor import diagnose
-    from telellm.recipe import load
+    from telellm.recipe import RecipeError, load
 
+    if options.set and not options.recipe:
+        raise RecipeError("telellm doctor: --set changes a recipe: name one")
     recipe = load(options.recipe, options.set) if options.recipe else None
     failed = 0
     for check in diagnose(recipe, options.store, options.only):

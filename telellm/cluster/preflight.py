@@ -119,8 +119,8 @@ CHECKS: Mapping[str, Callable[[Api, Cluster], tuple[Trouble, str]]] = {
 
 def check_store_from_a_pod(api: Api, settings: Cluster, store: str) -> str:
     """Let a pod check the store with the Secret that jobs get; raises `StageFailed` with what it says."""
-    small = Shards(pods=1, cpus=0.1, memory_gib=0.5, retries=0)
-    quick = {"shards": small, "queue_seconds": 300, "run_seconds": 300, "retention_seconds": 0}
+    small = Shards(pods=1, cpus=0.5, memory_gib=0.5, retries=0)
+    quick = {"shards": small, "queue_seconds": 60, "run_seconds": 120, "retention_seconds": 0}
     run = f"{store.rstrip('/')}/runs/doctor"
     command = ["telellm", "doctor", "--only", "store", "--store", store]
     work = Work(job_name(run, "store", uuid.uuid4().hex), run, "doctor", "launcher", command)

@@ -82,7 +82,7 @@ def shards_job(work: Work, settings: Cluster, num_pods: int) -> ShardsJob:
         "parallelism": num_pods,
         "backoffLimitPerIndex": settings.shards.retries,
         "ttlSecondsAfterFinished": max(settings.retention_seconds, 3600),
-        "activeDeadlineSeconds": settings.run_seconds,
+        "activeDeadlineSeconds": settings.queue_seconds + settings.run_seconds,  # should the launcher be gone
     }
     _fill_metadata(body, work, settings)
     return ShardsJob(work.name, body)
