@@ -9,15 +9,37 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 from kfp.dsl import HTML, Markdown, Metrics, Output
 
 REGISTRY = os.environ.get("TELELLM_IMAGE_REGISTRY", "registry.local")
 VERSION = os.environ.get("TELELLM_IMAGE_TAG", "0.1.0")
 
 
+TEMPLATES = "telellm-job-templates"
+"""ConfigMap with the administrator's pytorchjob.yaml and shards.yaml; without it, those in the launcher's image."""
+STORE_SECRET = "telellm-store"
+STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+"""Secret with the store's address and credentials; AWS_CA_BUNDLE may be in it too."""
+RESOURCES = {
+    "launcher": ("500m", "512Mi"),
+    "clean": ("2", "8Gi"),
+    "deduplicate": ("2", "16Gi"),
+    "decontaminate": ("2", "16Gi"),
+    "tele-eval": ("2", "4Gi"),
+    "pack": ("2", "16Gi"),
+    "evaluate": ("4", "32Gi"),
+    "report": ("1", "4Gi"),
+}
+"""Image → CPU that a task asks for, and memory that it may use."""
+ON_GPU = {"evaluate": 1}
+"""Image → GPUs of a task."""
+RETRIES = 2
+"""A task whose pod is lost is started again; a stage goes on where it was."""
+
+
 def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.PipelineTask]]:
-    """Make a component that runs in a stage's image.
+    """Make a component that runs in an image of `images/`, with the store's credentials and room for a cache.
 
     Kubeflow's own cache is off: a stage finds by digest what is there, also when the sources or the store changed.
     """
@@ -28,11 +50,27 @@ def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.Pi
 
         @wraps(body)
         def task(**inputs: Any) -> dsl.PipelineTask:
-            return made(**inputs).set_caching_options(False)
+            return _placed(made(**inputs).set_caching_options(False), image)
 
         return task
 
     return make
+
+
+def _placed(task: dsl.PipelineTask, image: str) -> dsl.PipelineTask:
+    """Say what a task gets on a cluster; a run on this machine takes no notice of it."""
+    cpu, memory = RESOURCES[image]
+    task.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
+    if number := ON_GPU.get(image):
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(number)
+    task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=2)
+    kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in STORE_KEYS})
+    kubernetes.use_secret_as_env(task, STORE_SECRET, {"AWS_CA_BUNDLE": "AWS_CA_BUNDLE"}, optional=True)
+    kubernetes.empty_dir_mount(task, volume_name="cache", mount_path="/cache")
+    kubernetes.use_config_map_as_volume(task, "telellm-ca", mount_path="/etc/telellm/ca", optional=True)
+    if image == "launcher":
+        kubernetes.use_config_map_as_volume(task, TEMPLATES, mount_path="/etc/telellm/job-templates", optional=True)
+    return task
 
 
 @component("launcher")

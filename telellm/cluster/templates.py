@@ -5,7 +5,6 @@ stays as it stands in the file.
 """
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from telellm.cluster.names import label
 from telellm.recipe import Cluster, RecipeError
 
 SHIPPED = Path(telellm.__file__).resolve().parents[1] / "k8s"
+MOUNTED = Path("/etc/telellm/job-templates")
+"""Where Kubeflow's tasks have the ConfigMap with an administrator's templates."""
 MAXIMUM_BYTES = 2**20
 GPU = "nvidia.com/gpu"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -89,7 +90,7 @@ def shards_job(work: Work, settings: Cluster, num_pods: int) -> ShardsJob:
 
 
 def _file(settings: Cluster, name: str) -> Path:
-    folder = Path(settings.templates or os.environ.get("TELELLM_TEMPLATES") or SHIPPED)
+    folder = Path(settings.templates or (MOUNTED if (MOUNTED / name).is_file() else SHIPPED))
     if not (folder / name).is_file():
         raise RecipeError(f"cluster.templates: {folder} has no {name}; copy k8s/ of telellm and edit it")
     return folder / name
