@@ -113,7 +113,7 @@ def _disruption(pod: Pod) -> str:
 
 def _said(message: str) -> str:
     """Return the program's own last message; without one, its last lines."""
-    lines = message.rstrip().splitlines()
+    lines = message.rstrip().split("\n")  # not splitlines: it divides at the separator of events, too
     for line in reversed(lines):
         event = read_event(line)
         if event and event.get("state") == "failed":
