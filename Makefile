@@ -36,8 +36,9 @@ images: ## build all images, or NAMES of images/; try each in a container and pr
 compile: venv ## write the pipelines as Kubeflow YAML to compiled/
 	$(VENV)/bin/telellm compile --out compiled
 
-docs: venv ## write docs/recipes.md from the recipe's fields
+docs: venv ## write docs/recipes.md and docs/chart.md from the fields and values
 	$(VENV)/bin/python docs/write_recipes.py
+	$(VENV)/bin/python docs/write_chart.py
 
 lock: ## resolve the dependencies again into requirements.lock
 	$(UV) pip compile -q --upgrade --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
