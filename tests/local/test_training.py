@@ -1,6 +1,7 @@
 """The training stages as users run them: real processes under torchrun, on a tiny model."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from telellm.execution import execute
 from telellm.recipe import Corpus, Recipe, parse
 from telellm.records import Document
+from telellm.runs import start_run
 from telellm.stage import Context, Output, StageFailed, stage
 from telellm.store import Store
 from telellm.training.checkpoints import complete
@@ -21,8 +23,11 @@ from telellm.training.instruct import instruct
 from telellm.training.job import Job
 from telellm.training.pack import pack
 from telellm.training.pretrain import pretrain
+from tests.conftest import free_ports
 from tests.tiny_model import make_tiny_model
 
+SLOWLY = {"epochs": 3, "checkpoint_steps": 5, "learning_rate": 0.001}
+"""Long enough to be killed, and so slow to learn that rounding does not add up."""
 SENTENCES = [
     "The user equipment measures the reference signal of every neighbour cell.",
     "A scheduler gives resource blocks to the bearers of a carrier.",
@@ -47,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(model: Path, folder: Path, **training: Any) -> Recipe:
-    common = {"learning_rate": 0.01, "batch_sequences": 4}
+    common: dict[str, Any] = {"learning_rate": 0.01, "batch_sequences": 4}
     sections = {
         "pack": {"sequence_length": 64},
         "pretrain": common | training.pop("pretrain", {}),
@@ -150,3 +155,90 @@ def test_a_program_that_fails_says_why(model: Path, tmp_path: Path) -> None:
         StageFailed, match=r"pretrain: the training program ended with code 1: .*(?i:safetensor|header)"
     ):
         execute(pretrain, broken, store, "run-1", {"packed": data})
+
+
+def start_node(rank: int, port: int, address: str, folder: Path) -> "subprocess.Popen[str]":
+    """Start what a pod of a PyTorchJob runs, with the operator's environment for two nodes."""
+    operator = {
+        "PET_NNODES": "2",
+        "PET_NODE_RANK": str(rank),
+        "PET_NPROC_PER_NODE": "1",
+        "PET_MASTER_PORT": str(port),
+        "PET_MASTER_ADDR": "a-name-that-nobody-knows",
+        "TELELLM_CACHE": str(folder / f"cache-{rank}"),
+        "TELELLM_EVENTS": "log",
+    }
+    run, _, key = address.rpartition(" ")
+    inputs = ["--input", f"packed={(folder / 'packed').read_text()}"]
+    telellm = Path(sys.executable).with_name("telellm")
+    return subprocess.Popen(
+        [telellm, "stage", "pretrain", "--run", run, "--key", key, *inputs],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | operator,
+    )
+
+
+@pytest.fixture
+def address(model: Path, tmp_path: Path) -> str:
+    """A run whose data is packed: its address in the store and the key of its pretraining."""
+    settled = recipe(model, tmp_path, pretrain=SLOWLY)
+    store = Store.open(str(tmp_path / "store"))
+    (tmp_path / "packed").write_text(packed(settled, store))
+    run = start_run(settled.to_yaml(), store.uri, "two-nodes")
+    known: list[str] = []
+
+    def elsewhere(key: str, num_shards: int) -> None:
+        known.append(key)
+        raise StageFailed("only the key is wanted")
+
+    with pytest.raises(StageFailed, match="only the key"):
+        inputs = {"packed": (tmp_path / "packed").read_text()}
+        execute(pretrain, settled, store, "two-nodes", inputs, elsewhere=elsewhere)
+    return f"{run} {known[0]}"
+
+
+def finished_log(tmp_path: Path) -> list[dict[str, float]]:
+    store = Store.open(str(tmp_path / "store"))
+    note = store.read_json("runs/two-nodes/stages/pretrain.json")
+    assert note is not None
+    return log_of(Output.find(store, note["output"]).path("log.jsonl"))
+
+
+def test_two_nodes_train_what_one_process_trains(model: Path, address: str, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    nodes = [start_node(rank, port, address, tmp_path) for rank in (1, 0)]
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "tok/s" in said[1] and "tok/s" not in said[0]
+    two = finished_log(tmp_path)
+    settled = recipe(model, tmp_path, pretrain=SLOWLY)
+    alone = Store.open(str(tmp_path / "alone"))
+    place = execute(pretrain, settled, alone, "alone", {"packed": packed(settled, alone)})
+    one = log_of(Output.find(alone, place).path("log.jsonl"))
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], abs=1e-4)
+
+
+def test_when_the_first_node_is_killed_the_other_asks_to_be_started_again(address: str, tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    nodes = {rank: start_node(rank, port, address, tmp_path) for rank in (0, 1)}
+    store = Store.open(str(tmp_path / "store"))
+    place = f"runs/two-nodes/checkpoints/pretrain-{address.split()[-1]}"
+    while not complete(store, place):
+        assert all(node.poll() is None for node in nodes.values())
+        time.sleep(0.02)
+    nodes[0].kill()
+    assert nodes[1].wait(timeout=60) == 138
+    nodes[0].wait()
+    reached = complete(store, place)[-1]
+    again = [start_node(rank, port, address, tmp_path) for rank in (0, 1)]
+    assert [node.wait(timeout=120) for node in again] == [0, 0]
+    assert reached >= 5
+    assert [line["step"] for line in finished_log(tmp_path)] == list(range(1, len(finished_log(tmp_path)) + 1))
+
+
+def test_a_node_with_another_key_than_its_job_has_ends_for_good(address: str, tmp_path: Path) -> None:
+    node = start_node(0, free_ports(1)[0], address[:-4] + "none", tmp_path)
+    said = node.communicate(timeout=60)[0]
+    assert node.returncode == 2 and "the image's telellm is not the one that started this job" in said
