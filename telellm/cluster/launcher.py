@@ -307,6 +307,8 @@ class _Follower:
             return
         if event.get("state") == "failed":
             self.complaint = str(event["message"])
+        elif event.get("state") == "said":
+            self.progress.say(str(event["message"]))
         elif event.get("state") == "running" and event.get("unit"):
             self.progress.pass_through(event)
             if event.get("done", 0) > self.furthest:

@@ -106,6 +106,8 @@ def _environment(arguments: list[str]) -> dict[str, str]:
 
 def _show(progress: Progress, event: Step) -> None:
     if event.step == event.resumed + 1:
+        if event.resumed:
+            progress.say(f"goes on after step {event.resumed}")
         progress.start(event.num_steps, "steps")
         progress.advance(event.resumed)
     progress.advance(note=event.line())
