@@ -1,12 +1,20 @@
 """What goes wrong with a bucket, and what is said then."""
 
+import ipaddress
 import shutil
 import socket
+import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from telellm.store import InvalidStore, Store, StoreUnavailable
 
@@ -166,3 +174,132 @@ def test_what_was_fetched_is_not_fetched_again(bucket_uri, tmp_path):
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(FileNotFoundError):
         store.read("one/a")
+
+
+@pytest.fixture
+def with_tls(s3_server, bucket_uri, monkeypatch, tmp_path):
+    """Put TLS before the S3 server, with a certificate of a private authority; returns that authority's file."""
+    listeners = []
+
+    def start(days=30, name="127.0.0.1"):
+        authority, certificate = make_certificates(tmp_path, days, name)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+        threading.Thread(target=pass_on_connections, args=(listener, context, s3_server.endpoint), daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{listener.getsockname()[1]}")
+        for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+            monkeypatch.delenv(variable, raising=False)
+        return str(authority)
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def make_certificates(folder, days, name):
+    """Make an authority and a server's certificate that is valid for so many days from the day before yesterday on."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in ("tests authority", name)]
+    began = datetime.now(UTC) - timedelta(days=2)
+
+    def sign(number, key, until, extension):
+        builder = x509.CertificateBuilder(issuer_name=names[0], subject_name=names[number], public_key=key.public_key())
+        builder = builder.serial_number(number + 1).not_valid_before(began).not_valid_after(until)
+        signed = builder.add_extension(extension, critical=True).sign(keys[0], hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM)
+
+    private = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))])
+    authority, certificate = folder / "authority.pem", folder / "server.pem"
+    authority.write_bytes(sign(0, keys[0], began + timedelta(days=30), x509.BasicConstraints(True, None)))
+    certificate.write_bytes(private + sign(1, keys[1], began + timedelta(days=days), addresses))
+    return authority, certificate
+
+
+def pass_on_connections(listener, context, endpoint):
+    """Take TLS from each connection and pass it on to a server."""
+    target = urlsplit(endpoint)
+
+    def pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for one in (source, sink):
+            one.close()
+
+    while True:
+        try:
+            connection = context.wrap_socket(listener.accept()[0], server_side=True)
+        except ssl.SSLError:  # the client refused the certificate
+            continue
+        except OSError:
+            return
+        server = socket.create_connection((target.hostname, target.port))
+        for ends in ((connection, server), (server, connection)):
+            threading.Thread(target=pump, args=ends, daemon=True).start()
+
+
+def test_a_private_authority_is_trusted_when_it_is_named(with_tls, bucket_uri, monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", with_tls())
+    store = Store.open(bucket_uri)
+    store.write("a", b"1")
+    assert store.read("a") == b"1"
+
+
+def test_a_private_authority_that_is_not_named_is_one_message(with_tls, bucket_uri):
+    with_tls()
+    with pytest.raises(StoreUnavailable) as caught:
+        Store.open(bucket_uri)
+    said = str(caught.value)
+    assert "is refused: unable to get local issuer certificate; set AWS_CA_BUNDLE to a file with the" in said
+    assert not caught.value.passing and "\n" not in said
+
+
+def test_a_certificate_that_has_expired_is_one_message(with_tls, bucket_uri, monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", with_tls(days=1))
+    with pytest.raises(StoreUnavailable, match="certificate has expired; renew the server's certificate"):
+        Store.open(bucket_uri)
+
+
+def test_a_certificate_for_another_server_is_one_message(with_tls, bucket_uri, monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", with_tls(name="192.0.2.1"))
+    with pytest.raises(StoreUnavailable, match=r"the certificate of https://127.0.0.1:\d+ is refused: IP address mis"):
+        Store.open(bucket_uri)
+
+
+def test_work_waits_for_a_server_that_is_away(environment, failing_server):
+    endpoint, asked = failing_server([200, *[503] * 12, 200])
+    environment(AWS_ENDPOINT_URL=endpoint, **CREDENTIALS)
+    store = Store.open("s3://bucket/prefix")
+    store.write("a", b"1")
+    assert len(asked) == 14
+
+
+def test_a_store_that_is_opened_waits_only_where_patience_is_set(environment, failing_server):
+    endpoint, _ = failing_server([503] * 5 + [200])
+    environment(AWS_ENDPOINT_URL=endpoint, **CREDENTIALS)
+    with pytest.raises(StoreUnavailable):
+        Store.open("s3://bucket/prefix")
+    endpoint, asked = failing_server([503] * 5 + [200])
+    environment(AWS_ENDPOINT_URL=endpoint, TELELLM_STORE_PATIENCE="30", **CREDENTIALS)
+    Store.open("s3://bucket/prefix")
+    assert len(asked) == 6
+
+
+def test_the_threads_of_a_machine_read_an_object_once(bucket_uri, tmp_path, monkeypatch):
+    store = Store.open(bucket_uri)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "a").write_bytes(b"content")
+    digest = store.commit("one", tmp_path / "output", {})["files"]["a"]["sha256"]
+    read = []
+    download = store.download
+    monkeypatch.setattr(store, "download", lambda key, path: (read.append(key), time.sleep(0.05), download(key, path)))
+    with ThreadPoolExecutor(8) as pool:
+        paths = set(pool.map(lambda _: store.fetch("one/a", digest), range(8)))
+    assert len(paths) == 1 and read == ["one/a"]
