@@ -1,0 +1,49 @@
+"""The doctor's lines: a store that works, and each thing that is wrong with one."""
+
+import pytest
+
+from telellm.doctor import check_store, diagnose, require
+from telellm.progress import Progress
+from telellm.recipe import RecipeError
+from telellm.store import Store
+
+
+def test_a_bucket_is_written_read_and_deleted_in_one_and_in_parts(bucket_uri):
+    found = list(check_store(bucket_uri))
+    assert [(check.name, check.state) for check in found] == [
+        ("dns", "ok"),
+        ("store", "ok"),
+        ("store objects", "ok"),
+        ("store multipart", "ok"),
+    ]
+    assert list(Store.open(bucket_uri).list("checks")) == []
+
+
+def test_a_folder_is_a_store_too(tmp_path):
+    assert [check.state for check in check_store(str(tmp_path / "store"))] == ["ok", "ok"]
+
+
+def test_what_is_wrong_is_said_with_its_remedy(bucket_uri, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    last = list(check_store(bucket_uri))[-1]
+    assert last.state == "failed" and "check AWS_SECRET_ACCESS_KEY" in last.said
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid:9000")
+    (only,) = check_store(bucket_uri)
+    assert str(only).startswith("failed   dns") and "check AWS_ENDPOINT_URL" in str(only)
+
+
+def test_without_a_cluster_only_the_store_is_checked(recipe_with, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    uri = str(tmp_path / "store")
+    assert {check.name for check in diagnose(recipe_with(), uri)} == {"store", "store objects"}
+    last = list(diagnose(recipe_with("cluster.enabled=true"), uri))[-1]
+    assert last.state == "failed" and "set KUBECONFIG" in last.said
+
+
+def test_what_no_pod_can_reach_is_refused_before_anything_is_asked(recipe_with, tmp_path):
+    store = Store.open(str(tmp_path / "store"))
+    with pytest.raises(RecipeError) as caught:
+        require(recipe_with("cluster.enabled=true"), store, Progress("start", lambda event: None))
+    said = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in said] == ["store", "sources.one.path", "lm.endpoint"]
+    assert "name a bucket" in said[0] and "leave ingest out of cluster.stages" in said[1]
