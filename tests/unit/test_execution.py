@@ -393,3 +393,54 @@ def test_where_files_lie_on_a_machine_is_no_part_of_a_digest(tmp_path, directory
     assert len(places) == 1
     other = parse(text.replace("path: raw", "path: cooked"), folder=tmp_path)
     assert execute(name_sources, other, directory_store, "run", {}, progress=quiet(name_sources)) not in places
+
+
+def by_others(stage, recipe, store, run="others"):
+    """Return what has a stage's work done as pods do it: each takes a part of the shards, or the whole."""
+
+    def elsewhere(key, num_shards):
+        asked.append((key, num_shards))
+        parts = [(part, 2) for part in range(2)] if num_shards else [None]
+        for part in parts:
+            quiet = Progress(stage.name, lambda event: None)
+            execute(stage, recipe, store, run, {}, shards=part, progress=quiet, expected_key=key)
+
+    asked = []
+    return elsewhere, asked
+
+
+@stage(sections=("corpus.clean",), produces=Document)
+def three(context, settings):
+    """Make three documents, whole."""
+    note("three")
+    yield from (Document.create("web", str(number), f"text {number}") for number in range(3))
+
+
+@pytest.mark.parametrize(("stage", "num_shards"), [(collect, 4), (three, 0)])
+def test_work_that_others_do_is_the_same_output(stage, num_shards, tmp_path, monkeypatch):
+    monkeypatch.setenv(LOG, str(tmp_path / "log"))
+    recipe = parse(SMALL, changes=["corpus.ingest.num_shards=4"])
+    here, there = Store.open(str(tmp_path / "here")), Store.open(str(tmp_path / "there"))
+    silent = Progress(stage.name, lambda event: None)
+    elsewhere, asked = by_others(stage, recipe, there)
+    first = execute(stage, recipe, here, "run", {}, progress=silent)
+    again = execute(stage, recipe, there, "run", {}, progress=silent, elsewhere=elsewhere)
+    assert first == again and Output.find(here, first).content == Output.find(there, again).content
+    assert [number for _, number in asked] == [num_shards]
+    execute(stage, recipe, there, "run", {}, progress=silent, elsewhere=elsewhere)
+    assert len(asked) == 1, "what is there is not asked for again"
+
+
+def test_work_that_others_left_undone_is_not_taken_for_done(tmp_path):
+    recipe, store = parse(SMALL), Store.open(str(tmp_path / "store"))
+    with pytest.raises(StageFailed, match=r"16 of 16 shards are not in the store"):
+        execute(collect, recipe, store, "run", {}, elsewhere=lambda key, number: None)
+    with pytest.raises(StageFailed, match=r"the job ended well, but .* has no output"):
+        execute(three, recipe, store, "run", {}, elsewhere=lambda key, number: None)
+
+
+def test_another_version_than_was_asked_for_does_nothing(tmp_path):
+    recipe, store = parse(SMALL), Store.open(str(tmp_path / "store"))
+    with pytest.raises(RecipeError, match=r"stage three: telellm .* makes .* here, but abc was asked for"):
+        execute(three, recipe, store, "run", {}, expected_key="abc")
+    assert list(store.list("")) == []

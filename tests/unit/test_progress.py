@@ -135,3 +135,45 @@ def test_a_failure_is_one_error_on_a_line_of_its_own():
     stream = io.StringIO()
     Console(stream).show({"stage": "clean", "state": "failed", "message": "clean, shard a: no"})
     assert stream.getvalue() == "error: clean, shard a: no\n"
+
+
+def test_a_line_that_stays_is_said_once():
+    stream = io.StringIO()
+    Progress("pretrain", Console(stream).show).say("started the job x")
+    assert stream.getvalue() == "pretrain        started the job x\n"
+
+
+def test_the_progress_of_a_process_elsewhere_is_shown_as_the_stages_own():
+    events = []
+    stage = Progress("pretrain", events.append)
+    stage.pass_through({"stage": "x", "state": "running", "done": 3, "total": 9, "unit": "steps", "note": "loss 2"})
+    stage.note("waits")
+    assert [event["stage"] for event in events] == ["pretrain", "pretrain"]
+    assert (events[1]["done"], events[1]["total"], events[1]["note"]) == (3, 9, "waits")
+
+
+def test_in_a_pods_log_a_persons_words_stand_before_the_event(monkeypatch, capsys):
+    monkeypatch.setenv("TELELLM_EVENTS", "log")
+    stage = Progress("pretrain")
+    stage.start(4, "steps")
+    for _ in range(4):
+        stage.advance(note="loss 2.310")
+    stage.send(state="failed", message="the loss is nan", code=1)
+    lines = capsys.readouterr().out.split("\n")[:-1]
+    assert len(lines) == 2, "no line a step"
+    assert lines[0].startswith("pretrain        ·········· 0/4 steps") and lines[1].startswith("pretrain")
+    assert read_event(lines[1])["message"] == "the loss is nan"
+
+
+def test_a_process_whose_reader_is_gone_is_told_to_end(tmp_path):
+    program = (
+        "import signal, sys, time\nfrom telellm.progress import Progress\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1], 'w').close(), sys.exit(143)))\n"
+        "stage = Progress('x')\nwhile True:\n    stage.send()\n    time.sleep(0.01)\n"
+    )
+    mark = tmp_path / "cleaned-up"
+    command = [sys.executable, "-c", program, str(mark)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"TELELLM_EVENTS": "1"})
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 143 and mark.exists()

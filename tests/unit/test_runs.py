@@ -3,9 +3,10 @@
 import pytest
 
 from telellm import runs
-from telellm.recipe import RecipeError
-from telellm.stage import StageFailed, read_notes
+from telellm.recipe import RecipeError, parse
+from telellm.stage import Interrupted, StageFailed, read_notes
 from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput
+from tests.tiny_model import make_tiny_model
 
 SMALL = "name: small\nmodel: {name: owner/model}\nsources:\n  one: {category: web, path: /raw}\n"
 
@@ -83,3 +84,24 @@ def test_steps_are_listed_in_the_order_in_which_they_ended(address, tmp_path):
     ):
         store.write_json(f"runs/monday/stages/{label}.json", {"output": "x", "manifest": {"finished_at": at}})
     assert list(read_notes(store, "monday")) == ["ingest", "clean", "ask"]
+
+
+def test_what_only_this_machine_has_is_put_into_the_store_for_the_jobs(tmp_path):
+    model = make_tiny_model(tmp_path / "tiny")
+    (tmp_path / "talk.jsonl").write_text('{"messages": []}\n')
+    store = Store.open(str(tmp_path / "store"))
+    changes = [f"model.name={model}", f"training.instruct.data={tmp_path / 'talk.jsonl'}"]
+    shared = runs.share(parse(SMALL, changes=changes), store)
+    assert shared.model.name.startswith(f"{store.uri}/base-models/")
+    assert shared.training.instruct.data.startswith(f"{store.uri}/conversations/")
+    assert runs.share(shared, store) == shared
+    kept = parse(SMALL, changes=[*changes, "cluster.stages=[ingest]"])
+    assert runs.share(kept, store) == kept
+
+
+def test_in_a_training_job_what_something_outside_ended_asks_to_be_started_again(monkeypatch):
+    gone, away = Interrupted("a peer is gone"), StoreUnavailable("away", passing=True)
+    assert [runs.exit_code(error) for error in (gone, away)] == [1, 1]
+    monkeypatch.setenv("PET_NNODES", "2")
+    assert [runs.exit_code(error) for error in (gone, away)] == [138, 138]
+    assert [runs.exit_code(error) for error in (StageFailed("x"), RecipeError("x"))] == [1, 2]
