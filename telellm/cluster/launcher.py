@@ -194,7 +194,6 @@ class _Follower:
                 state = self.job.state(found)
                 self._show(found)
                 if state.phase == "succeeded":
-                    self._hear_the_rest()
                     return
                 if state.phase == "failed":
                     self._hear_the_rest()
@@ -285,15 +284,17 @@ class _Follower:
             self.complaint = ""
             threading.Thread(target=self._read_log, args=(pods.name(pod),), daemon=True).start()
         end = pods.end_of(pod)
-        if end is not None and uid not in self.ended:
+        has_ended = uid not in self.ended and (end is not None or pods.phase(pod) == "Succeeded")
+        if has_ended:
             self.ended.add(uid)
+        if has_ended and end is not None:
             self.ends.append(end)
             self.restarts[end.pod] += 1
             if not self.over:
                 self.progress.say(str(end).splitlines()[0][:300])
         if pod.get("deleted"):
             del self.pods[uid]
-        return end is not None
+        return has_ended
 
     def _forget_all_but(self, left: set[str]) -> None:
         """Pods that are not listed any more went while nobody watched."""
@@ -309,7 +310,9 @@ class _Follower:
             self.complaint = str(event["message"])
         elif event.get("state") == "said":
             self.progress.say(str(event["message"]))
-        elif event.get("state") == "running" and event.get("unit"):
+        elif event.get("state") == "running" and not event.get("unit"):
+            self.progress.note(event.get("note", ""))
+        elif event.get("state") == "running":
             self.progress.pass_through(event)
             if event.get("done", 0) > self.furthest:
                 self.furthest = event["done"]

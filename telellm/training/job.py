@@ -75,6 +75,11 @@ def announce(step: Step) -> None:
     _write({"step": asdict(step)})
 
 
+def remark(text: str) -> None:
+    """Write what the program does before its first step."""
+    _write({"remark": text})
+
+
 def complain(error: Exception, interrupted: bool) -> None:
     """Write why the program ends; `interrupted`: by something outside, so that it may be started again."""
     text = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -89,8 +94,8 @@ class Complaint:
     interrupted: bool
 
 
-def read_event(line: str) -> Step | Complaint | None:
-    """Return the step or the complaint in a line of the program, or None for any other line."""
+def read_event(line: str) -> Step | Complaint | str | None:
+    """Return the step, the complaint or the remark in a line of the program, or None for any other line."""
     _, separator, text = line.partition(SEPARATOR)
     if not separator:
         return None
@@ -100,6 +105,8 @@ def read_event(line: str) -> Step | Complaint | None:
         return None
     if "step" in event:
         return Step(**event["step"])
+    if "remark" in event:
+        return str(event["remark"])
     return Complaint(str(event.get("error")), bool(event.get("interrupted")))
 
 

@@ -26,7 +26,7 @@ from telellm.stage import Output, end_with_parent
 from telellm.store import Store, StoreUnavailable
 from telellm.training.checkpoints import Checkpoints
 from telellm.training.conversations import load_chat_tokenizer
-from telellm.training.job import Job, Step, announce, complain
+from telellm.training.job import Job, Step, announce, complain, remark
 from telellm.training.loss import DocumentLoss
 from telellm.training.schedule import learning_rate, utilization
 from telellm.training.sequences import Batch, batch, order
@@ -66,10 +66,12 @@ def train(job: Job, work: Path) -> None:
     settings: Optimization = recipe.section(f"training.{job.stage}")
     work.mkdir(parents=True, exist_ok=True)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    _say(f"{dist.get_world_size()} processes met; the data and the model are read")
     directory = _base(job, recipe, store)
     rows = _rows(Output.find(store, job.data), work)
     loss = load_sharded(directory, settings, recipe.training.lora, mesh, device)
     optimizer = _optimizer(loss, settings)
+    _say("the model is dealt out; the newest checkpoint is looked for")
     checkpoints = Checkpoints(store, job.checkpoints, work, settings.keep_checkpoints)
     resumed = checkpoints.resume(loss, optimizer) or {"step": 0, "seconds": 0.0, "tokens": 0}
     numbers = list(order(len(rows), settings.epochs, settings.seed))
@@ -115,6 +117,11 @@ def train(job: Job, work: Path) -> None:
         }
         (work / "result" / "facts.json").write_text(json.dumps(facts))
     dist.barrier()
+
+
+def _say(text: str) -> None:
+    if dist.get_rank() == 0:
+        remark(text)
 
 
 def _step(

@@ -79,8 +79,10 @@ def run_program(job: Job, work: Path, progress: Progress, arguments: list[str]) 
             event = read_event(line)
             if isinstance(event, Step):
                 _show(progress, event)
-            elif event:
+            elif isinstance(event, Complaint):
                 complaints.append(event)
+            elif event:
+                progress.note(event)
             else:
                 lines.append(line.rstrip())
         code = process.wait()
