@@ -81,6 +81,15 @@ def stage(options: argparse.Namespace) -> int:
     return 0
 
 
+def submit(options: argparse.Namespace) -> int:
+    """Run a pipeline on a Kubeflow server."""
+    from telellm.recipe import load
+    from telellm.submit import submit
+
+    recipe = load(options.recipe, options.set)
+    return submit(options.pipeline, recipe, options.host, options.store, options.name or recipe.name)
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Check what runs need."""
     from telellm.doctor import diagnose
@@ -177,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--shards", type=_shards, metavar="I/N", help="only every N-th shard, from the I-th on")
 
     added.add_argument("--key", default="", help="digest of the work, where a job of the cluster does it")
+
+    added = command("submit", submit, "run a pipeline on a Kubeflow server, and follow it to its end")
+    added.add_argument("pipeline", choices=PIPELINES, metavar="PIPELINE", help=", ".join(PIPELINES))
+    added.add_argument("recipe", type=Path, help="a recipe (YAML)")
+    added.add_argument("--host", required=True, metavar="URL", help="address of Kubeflow's API or page")
+    with_recipe(added)
 
     added = command("doctor", doctor, "check what runs need: this machine, the store, the cluster")
     added.add_argument("recipe", type=Path, nargs="?", help="a recipe (YAML); its cluster section is checked too")

@@ -1,0 +1,169 @@
+"""Submit: run a pipeline on a Kubeflow server, and follow it to its end."""
+
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from telellm import __version__
+from telellm.cluster.api import ClusterError
+from telellm.cluster.preflight import refuse_unreachable
+from telellm.progress import Console, duration
+from telellm.recipe import Recipe, RecipeError, parse
+from telellm.stage import StageFailed
+
+EXPERIMENT = "telellm"
+POLL_SECONDS = 3.0
+PATIENCE_SECONDS = 300
+"""A server that is away for less than this does not end the following."""
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+
+
+def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> int:
+    """Start a pipeline on a Kubeflow server and follow it; returns the exit status.
+
+    The version of the pipeline is named after telellm's and its own digest, and uploaded where the server does not have
+    it yet. Raises `RecipeError` for what its pods could not reach, and `ClusterError`.
+    """
+    recipe = parse(recipe.to_yaml(), changes=["cluster.enabled=true"])
+    if mistakes := list(_local_places(recipe.model_dump(mode="json"))):
+        raise RecipeError("\n".join(mistakes))
+    refuse_unreachable(recipe, store)
+    console = Console(sys.stderr)
+    with _reached(host):
+        client = _client(host)
+        pipeline_id, version_id = _upload(client, pipeline, console)
+        experiment = client.create_experiment(EXPERIMENT)
+        arguments = {"recipe": recipe.to_yaml(), "store": store, "name": name}
+        run = client.run_pipeline(
+            experiment.experiment_id, name, params=arguments, pipeline_id=pipeline_id, version_id=version_id
+        )
+    console.line(f"{'run':<14}  {host.rstrip('/')}/#/runs/details/{run.run_id}")
+    try:
+        state = _follow(client, run.run_id, host, console)
+    except KeyboardInterrupt:
+        return _ask_whether_to_cancel(client, run.run_id, console)
+    if state != "SUCCEEDED":
+        raise StageFailed(
+            f"{pipeline}: the run ended as {state}; the task that failed says why: "
+            f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
+        )
+    sys.stdout.write(f"{store.rstrip('/')}/runs/{name}/report/report.html\n")
+    return 0
+
+
+def _local_places(value: Any, field: str = "") -> Iterator[str]:
+    """Yield a mistake for each field that names a file, a folder or a package of this machine."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _local_places(item, f"{field}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _local_places(item, field)
+    elif isinstance(value, str) and value.startswith(("/", "file://", "package:")):
+        yield f"{field}: {value}: the cluster's pods cannot reach it; put it into a bucket (s3://bucket/prefix)"
+
+
+def _client(host: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from kfp import Client
+
+        return Client(host=host)
+
+
+def _upload(client: Any, pipeline: str, console: Console) -> tuple[str, str]:
+    """Return the ids of the pipeline and of this version of it; what the server does not have is uploaded."""
+    from kfp import compiler
+
+    from pipelines import PIPELINES
+
+    with tempfile.TemporaryDirectory(prefix="telellm-submit-") as folder:
+        file = Path(folder) / f"{pipeline}.yaml"
+        compiler.Compiler().compile(PIPELINES[pipeline], str(file))
+        version = f"{__version__}-{sha256(file.read_bytes()).hexdigest()[:8]}"
+        pipeline_id = client.get_pipeline_id(pipeline)
+        if pipeline_id is None:
+            pipeline_id = client.upload_pipeline(str(file), pipeline_name=pipeline).pipeline_id
+        for known in _versions(client, pipeline_id):
+            if version in (known.display_name, getattr(known, "name", None)):
+                console.line(f"{pipeline:<14}  version {version} is there")
+                return pipeline_id, known.pipeline_version_id
+        uploaded = client.upload_pipeline_version(str(file), version, pipeline_id=pipeline_id)
+        console.line(f"{pipeline:<14}  uploaded version {version}")
+        return pipeline_id, uploaded.pipeline_version_id
+
+
+def _versions(client: Any, pipeline_id: str) -> Iterator[Any]:
+    token = ""
+    while True:
+        page = client.list_pipeline_versions(pipeline_id, page_token=token, page_size=100)
+        yield from page.pipeline_versions or []
+        token = page.next_page_token
+        if not token:
+            return
+
+
+def _follow(client: Any, run_id: str, host: str, console: Console) -> str:
+    """Show every task's change of state; returns the run's last state."""
+    began, last_answer = time.monotonic(), time.monotonic()
+    shown: dict[str, str] = {}
+    while True:
+        try:
+            with _reached(host):
+                run = client.get_run(run_id)
+            last_answer = time.monotonic()
+        except ClusterError:
+            if time.monotonic() - last_answer > PATIENCE_SECONDS:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        for task in (run.run_details.task_details if run.run_details else None) or []:
+            if task.state and shown.get(task.task_id) != task.state and not task.display_name.endswith("-driver"):
+                shown[task.task_id] = task.state
+                console.line(f"{task.display_name:<14}  {duration(time.monotonic() - began):>11}  {task.state.lower()}")
+        if run.state in ENDED:
+            return str(run.state)
+        time.sleep(POLL_SECONDS)
+
+
+def _ask_whether_to_cancel(client: Any, run_id: str, console: Console) -> int:
+    """Let the person say what becomes of the run; without a terminal it goes on."""
+    answer = ""
+    if sys.stdin.isatty():
+        sys.stderr.write("\nthe run goes on; cancel it? [y/N] ")
+        sys.stderr.flush()
+        answer = sys.stdin.readline().strip().lower()
+    if answer in ("y", "yes"):
+        client.terminate_run(run_id)
+        console.line("cancelled; what is finished is kept")
+    else:
+        console.line("the run goes on; the page above shows it")
+    return 130
+
+
+@contextmanager
+def _reached(host: str) -> Iterator[None]:
+    """Turn what the client raises into what a person can act on."""
+    from kfp_server_api.exceptions import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        body = " ".join(str(error.body or error.reason).split())[:500]
+        remedy = "is this Kubeflow Pipelines 2, behind its own address?" if error.status == 404 else "see its log"
+        if error.status in (401, 403):
+            remedy = "log in, or forward its port: kubectl port-forward svc/ml-pipeline-ui 8080:80"
+        raise ClusterError(f"{host}: {error.status} {body}; {remedy}", error.status) from None
+    except (HTTPError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ClusterError(
+            f"{host}: the Kubeflow server does not answer ({type(reason).__name__}); check --host, or forward its "
+            "port: kubectl port-forward svc/ml-pipeline-ui 8080:80"
+        ) from None
