@@ -229,3 +229,8 @@ volumeMounts:
   {{- . | nindent 2 }}
   {{- end }}
 {{- end -}}
+
+{{/* The Service through which people reach the UI: $ */}}
+{{- define "telellm.uiService" -}}
+{{- ternary "telellm-auth-proxy" "ml-pipeline-ui" .Values.authProxy.enabled -}}
+{{- end -}}
