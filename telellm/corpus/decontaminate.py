@@ -10,14 +10,15 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from telellm.recipe import Decontaminate, Recipe, RecipeError
 from telellm.records import Document, Question, Rejected
 from telellm.stage import Context, Output, stage
-from telellm.store import sha256_file
+from telellm.store import Store, cache_directory, replacing, sha256_file
 
 if TYPE_CHECKING:
     import numpy
@@ -267,8 +268,29 @@ def _correct(options: list[Any], answer: Any) -> str | None:
 def _benchmark_files(settings: Decontaminate) -> list[Path]:
     files: list[Path] = []
     for name in settings.benchmarks:
+        if "://" in name:
+            files += _fetched(name)
+            continue
         path = Path(name)
         if not path.exists():
             raise RecipeError(f"corpus.decontaminate.benchmarks: {path} does not exist")
         files += sorted(p for p in path.rglob("*.json*") if p.is_file()) if path.is_dir() else [path]
+    return files
+
+
+def _fetched(uri: str) -> list[Path]:
+    """Return local copies of a benchmark file, or of those in a folder, of a bucket."""
+    parent, _, place = uri.rstrip("/").rpartition("/")
+    store, files = Store.open(parent), []
+    for key, stamp in store.stamps(place):
+        if PurePosixPath(key).suffix in (".json", ".jsonl"):
+            state = sha256(f"{uri}\0{key}\0{stamp}".encode()).hexdigest()[:20]
+            target = cache_directory() / "benchmarks" / state / PurePosixPath(key).name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                with replacing(target) as temporary:
+                    store.download(key, temporary)
+            files.append(target)
+    if not files:
+        raise RecipeError(f"corpus.decontaminate.benchmarks: {uri}: no .json or .jsonl file is there")
     return files

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from telellm.corpus.decontaminate import Index, decontaminate, read_questions, split, words_of
 from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document, Question
+from telellm.stage import StageFailed
 from telellm.store import Store
 from tests.stages import documents, given, rejects, run
 
@@ -189,3 +190,20 @@ def test_a_file_of_no_questions_is_named(content: bytes, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"questions\.txt"):
         list(read_questions(path))
+
+
+def test_benchmarks_may_lie_in_a_store(store: Store, recipe_with: Callable[..., Recipe], tmp_path: Path) -> None:
+    question = "Which node of the core network anchors the user plane of every session today"
+    store.write("benchmarks/one.jsonl", json.dumps({"question": question}).encode())
+    place = given([Document.create("web", "1", f"{question}. And more text.")], recipe_with(), store)
+    for benchmark in (f"{store.uri}/benchmarks", f"{store.uri}/benchmarks/one.jsonl"):
+        changed = recipe_with(f"corpus.decontaminate.benchmarks=['{benchmark}']", "corpus.decontaminate.ngram_words=8")
+        with pytest.raises(StageFailed, match="contaminated"):
+            run(decontaminate, changed, store, documents=place)
+    with pytest.raises(RecipeError, match=r"nothing: no .json or .jsonl file is there"):
+        run(
+            decontaminate,
+            recipe_with(f"corpus.decontaminate.benchmarks=['{store.uri}/nothing']"),
+            store,
+            documents=place,
+        )
