@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines in the chart: what it names is there, what it may do is little, and nothing of version 1 is left."""
+"""Kubeflow Pipelines in the chart: what it names is there, it may do little, and nothing of version 1 is left."""
 
 import json
 import re
