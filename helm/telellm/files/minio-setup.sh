@@ -25,11 +25,12 @@ lifecycle() { # BUCKET FILE
   fi
 }
 
-mc mb --ignore-existing "store/$BUCKET"
-mc mb --ignore-existing "store/$PIPELINES_BUCKET"
+for bucket in "$BUCKET" "$PIPELINES_BUCKET" $SOURCE_BUCKETS; do
+  mc mb --ignore-existing "store/$bucket"
+done
 mc version enable --excluded-prefixes "$(cat "$here/unversioned")" "store/$BUCKET"
 lifecycle "$BUCKET" lifecycle.json
 lifecycle "$PIPELINES_BUCKET" pipelines-lifecycle.json
 user "$STAGES_USER" "$STAGES_PASSWORD" telellm-stages
 user "$PIPELINES_USER" "$PIPELINES_PASSWORD" telellm-pipelines
-echo "buckets $BUCKET and $PIPELINES_BUCKET, their users and their rules are there"
+echo "buckets $BUCKET, $PIPELINES_BUCKET $SOURCE_BUCKETS, users and rules are there"

@@ -13,8 +13,8 @@
 {{- define "telellm.minio.setup" -}}
 setup.sh: |
   {{- .Files.Get "files/minio-setup.sh" | nindent 2 }}
-stages.json: {{ include "telellm.minio.policy" .Values.store.bucket | fromJson | toJson | quote }}
-pipelines.json: {{ include "telellm.minio.policy" .Values.store.pipelines.bucket | fromJson | toJson | quote }}
+stages.json: {{ include "telellm.minio.policy" (dict "bucket" .Values.store.bucket "sources" .Values.minio.sourceBuckets) | fromJson | toJson | quote }}
+pipelines.json: {{ include "telellm.minio.policy" (dict "bucket" .Values.store.pipelines.bucket "sources" list) | fromJson | toJson | quote }}
 lifecycle.json: {{ include "telellm.minio.lifecycle" . | fromYaml | toJson | quote }}
 pipelines-lifecycle.json: {{ include "telellm.minio.pipelinesLifecycle" . | fromYaml | toJson | quote }}
 # no versions of what is made again or addressed by its digest
@@ -33,12 +33,17 @@ unversioned: {{ include "telellm.minio.unversioned" . | quote }}
 {{- join "," $folders -}}
 {{- end -}}
 
+{{/* Rights of a user: all in its bucket, reading in others: dict "bucket" NAME "sources" NAMES */}}
 {{- define "telellm.minio.policy" -}}
 {"Version": "2012-10-17", "Statement": [
-  {"Effect": "Allow", "Resource": ["arn:aws:s3:::{{ . }}"],
+  {"Effect": "Allow", "Resource": ["arn:aws:s3:::{{ .bucket }}"],
    "Action": ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"]},
-  {"Effect": "Allow", "Resource": ["arn:aws:s3:::{{ . }}/*"],
+  {"Effect": "Allow", "Resource": ["arn:aws:s3:::{{ .bucket }}/*"],
    "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]}
+  {{- range .sources }},
+  {"Effect": "Allow", "Resource": ["arn:aws:s3:::{{ . }}"], "Action": ["s3:GetBucketLocation", "s3:ListBucket"]},
+  {"Effect": "Allow", "Resource": ["arn:aws:s3:::{{ . }}/*"], "Action": ["s3:GetObject"]}
+  {{- end }}
 ]}
 {{- end -}}
 
