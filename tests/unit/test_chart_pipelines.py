@@ -339,12 +339,17 @@ def test_a_large_user_number_stays_a_number() -> None:
     assert '"runAsUser":1000650000' in argo(*values)["workflowDefaults"]["spec"]["podSpecPatch"]
 
 
-def test_logs_reach_a_store_behind_a_private_authority() -> None:
+def test_pods_of_runs_reach_a_store_behind_a_private_authority() -> None:
     patch = json.loads(argo(*PRIVATE)["workflowDefaults"]["spec"]["podSpecPatch"])
-    assert patch["volumes"][0]["configMap"] == {"name": "company-ca"}
-    (container,) = patch["containers"]
-    assert container["name"] == "wait"
-    assert container["volumeMounts"][0]["name"] == patch["volumes"][0]["name"]
+    (volume,) = patch["volumes"]
+    assert volume["configMap"] == {"name": "company-ca"}
+    assert [container["name"] for container in patch["containers"]] == ["main", "wait"]
+    for container in patch["containers"]:
+        (mount,) = container["volumeMounts"]
+        assert mount["name"] == volume["name"]
+        # where steps have their own
+        assert mount["mountPath"] != "/etc/telellm/ca"
+        assert container["env"] == [{"name": "SSL_CERT_DIR", "value": f"/etc/ssl/certs:{mount['mountPath']}"}]
     server = environment("ml-pipeline", *PRIVATE)
     assert (server["CABUNDLE_CONFIGMAP_NAME"], server["CABUNDLE_KEY_NAME"]) == ("company-ca", "ca.crt")
     assert server["HTTP_PROXY"] == "http://proxy.example.org:3128"

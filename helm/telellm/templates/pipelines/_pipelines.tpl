@@ -132,7 +132,7 @@ subjects:
 
 {{/*
 What every pod of a run gets, whatever image its step has: the level "restricted" for the pod as a whole, and the
-private CA for the container that archives its logs. JSON, as Argo's podSpecPatch: $
+private CA for Kubeflow's driver and launcher and for Argo's executor, which talk to the store. Argo's podSpecPatch: $
 */}}
 {{- define "telellm.pipelines.podSpecPatch" -}}
 {{- $runs := .Values.pipelines.runs -}}
@@ -145,17 +145,19 @@ securityContext:
     type: RuntimeDefault
 {{- with include "telellm.caConfigMap" . }}
 volumes:
-  - name: telellm-ca-of-logs
+  - name: telellm-run-ca
     configMap:
       name: {{ . }}
 containers:
-  - name: wait
+  {{- range tuple "main" "wait" }}
+  - name: {{ . }}
     env:
       - name: SSL_CERT_DIR
-        value: /etc/ssl/certs:/etc/telellm/ca
+        value: /etc/ssl/certs:/etc/telellm/run-ca
     volumeMounts:
-      - name: telellm-ca-of-logs
-        mountPath: /etc/telellm/ca
+      - name: telellm-run-ca
+        mountPath: /etc/telellm/run-ca
         readOnly: true
+  {{- end }}
 {{- end }}
 {{- end -}}
