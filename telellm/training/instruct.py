@@ -4,17 +4,16 @@ import tempfile
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from telellm.recipe import Instruct as InstructSettings
 from telellm.recipe import Recipe, RecipeError
 from telellm.stage import Context, Output, stage
-from telellm.training.conversations import encode, gather, load_chat_tokenizer
 from telellm.training.launch import train
-from telellm.training.sequences import Packed, write_sequences
 from telellm.training.texts import read_conversations
+
+if TYPE_CHECKING:
+    from telellm.training.sequences import Packed
 
 
 def _data_digest(recipe: Recipe) -> Any:
@@ -30,11 +29,17 @@ def instruct(context: Context, settings: InstructSettings, model: Output) -> Non
     counted by reason. Writes what `pretrain` writes; the tokenizer is saved with the template. Raises `RecipeError`
     when no conversation is left.
     """
+    # the launcher has neither, and needs this stage's digest only
+    import numpy as np
+
+    from telellm.training.conversations import encode, gather, load_chat_tokenizer
+    from telellm.training.sequences import write_sequences
+
     _, conversations = read_conversations(settings.data)
     tokenizer = load_chat_tokenizer(model.folder("model"))
     context.counts["conversations"] = len(conversations)
 
-    def encoded() -> Iterator[Packed]:
+    def encoded() -> Iterator["Packed"]:
         for number in np.random.default_rng(settings.seed).permutation(len(conversations)):
             result = encode(conversations[number], tokenizer, settings.sequence_length)
             if isinstance(result, str):

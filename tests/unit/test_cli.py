@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from telellm.cli import STAGES, _parser, main
+from telellm.recipe import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 TELELLM = [sys.executable, "-m", "telellm.cli"]
@@ -149,7 +150,7 @@ def compiled(tmp_path_factory):
     """The compiled pipelines by name."""
     folder = tmp_path_factory.mktemp("compiled")
     assert main(["compile", "--out", str(folder)]) == 0
-    return {path.stem: (path.read_text(), yaml.safe_load(path.read_text())) for path in folder.iterdir()}
+    return {path.stem: (path.read_text(), *yaml.safe_load_all(path.read_text())) for path in folder.iterdir()}
 
 
 PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
@@ -170,13 +171,36 @@ def test_a_compiled_pipeline_has_few_parameters_and_explains_them(compiled, name
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_compiled_pipeline_installs_nothing_and_calls_known_stages(compiled, name):
-    text, specification = compiled[name]
+    text, specification, _ = compiled[name]
     assert not re.search(r"pip3? install|packages_to_install|apt-get|curl ", text)
     for label, executor in specification["deploymentSpec"]["executors"].items():
         image = executor["container"]["image"]
         assert re.fullmatch(r"\S+/telellm/[a-z-]+:\S+", image) and not image.endswith("latest"), (label, image)
     called = set(re.findall(r'run_stage\(\\?"([a-z-]+)\\?"', text))
     assert called and called <= set(STAGES)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_on_a_cluster_every_task_has_the_stores_secret_and_a_cache(compiled, name):
+    _, specification, platforms = compiled[name]
+    kubernetes = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(kubernetes) == set(specification["deploymentSpec"]["executors"])
+    for label, executor in kubernetes.items():
+        keys = {pair["secretKey"] for secret in executor["secretAsEnv"] for pair in secret["keyToEnv"]}
+        assert {secret["secretName"] for secret in executor["secretAsEnv"]} == {"telellm-store"}
+        assert keys == {
+            *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"),
+            "AWS_CA_BUNDLE",
+        }
+        assert [mount["mountPath"] for mount in executor["emptyDirMounts"]] == ["/cache"], label
+
+
+def test_a_task_whose_stage_becomes_a_job_has_the_launchers_image(compiled):
+    executors = compiled["adapt"][1]["deploymentSpec"]["executors"]
+    for label, executor in executors.items():
+        stage = label.removeprefix("exec-")
+        image = executor["container"]["image"].rpartition("/")[2].partition(":")[0]
+        assert (image == "launcher") == (stage in ("start", *Cluster().stages)), label
 
 
 def test_one_pipeline_may_be_compiled_alone(tmp_path, capsys):
