@@ -154,6 +154,7 @@ def compiled(tmp_path_factory):
 
 
 PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
+NAMES = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "CA_BUNDLE")
 
 
 def test_every_pipeline_is_compiled(compiled):
