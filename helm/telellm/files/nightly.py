@@ -1,7 +1,7 @@
 """Make the recurring runs of Kubeflow Pipelines what the chart's values say, and leave alone what is so already.
 
 Kubeflow keeps recurring runs in its database: an object in the cluster alone would never show up in its UI, and its
-API cannot change one. So one that differs is made anew and the old one deleted, never two at a time; its past runs stay.
+API cannot change one. So one that differs is deleted and made anew, never two at a time; its past runs stay.
 The digest of what is wanted is in its description. Only the standard library is needed.
 """
 
@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 API = os.environ["KFP_API"].rstrip("/") + "/apis/v2beta1"
 PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "900"))
@@ -21,8 +22,7 @@ MARK = "telellm chart"
 
 def main() -> int:
     """Returns the exit status."""
-    with open(sys.argv[1], encoding="utf-8") as stream:
-        wanted = json.loads(stream.read() or "null")
+    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8") or "null")
     call("GET", "/healthz", patience=PATIENCE_SECONDS)
     found = [run for run in every("/recurringruns", "recurringRuns") if MARK in run.get("description", "")]
     keep = None
@@ -31,15 +31,15 @@ def main() -> int:
         # one that a person turned off in the UI stays off until the values change
         keep = next((run for run in found if run["description"] == body["description"]), None)
         if keep:
-            print(f"the recurring run {wanted['name']} is as it should be")
+            say(f"the recurring run {wanted['name']} is as it should be")
     for run in found:
         if run is not keep:
             call("DELETE", f"/recurringruns/{run['recurring_run_id']}")
-            print(f"deleted the recurring run {run['display_name']} ({run.get('description')})")
+            say(f"deleted the recurring run {run['display_name']} ({run.get('description')})")
     if wanted and not keep:
         body["experiment_id"] = experiment(wanted["name"])
         made = call("POST", "/recurringruns", body)
-        print(f"made the recurring run {made['display_name']}: {wanted['schedule']}, {wanted['timeZone']}")
+        say(f"made the recurring run {made['display_name']}: {wanted['schedule']}, {wanted['timeZone']}")
     return 0
 
 
@@ -78,7 +78,7 @@ def pipeline_version(name: str, version: str) -> tuple[str, str]:
             missing = f"there is no pipeline {name}"
         if time.monotonic() > deadline:
             raise SystemExit(f"error: {missing}; see the log of the API server (ml-pipeline)")
-        print(f"waits: {missing}", flush=True)
+        say(f"waits: {missing}")
         time.sleep(5)
 
 
@@ -114,13 +114,19 @@ def call(method: str, path: str, body: dict | None = None, patience: float = 60)
             if error.code < 500 or time.monotonic() > deadline:
                 said = error.read().decode("utf-8", "replace")[:2000]
                 if error.code != 404:
-                    print(f"{method} {path}: {error.code}: {said}", file=sys.stderr)
+                    say(f"{method} {path}: {error.code}: {said}")
                 raise
         except OSError as error:
             if time.monotonic() > deadline:
                 raise SystemExit(f"error: {API} does not answer: {error}") from None
-        print(f"waits for {API}", flush=True)
+        say(f"waits for {API}")
         time.sleep(3)
+
+
+def say(text: str) -> None:
+    """Write a line to the log."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
