@@ -17,14 +17,15 @@ from pathlib import Path
 
 API = os.environ["KFP_API"].rstrip("/") + "/apis/v2beta1"
 PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "900"))
-MARK = "telellm chart"
+MARK = f"made by the chart {os.environ['OWNER']}: "
+"""Beginning of the description of a recurring run that is this installation's."""
 
 
 def main() -> int:
     """Returns the exit status."""
     wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8") or "null")
     call("GET", "/healthz", patience=PATIENCE_SECONDS)
-    found = [run for run in every("/recurringruns", "recurringRuns") if MARK in run.get("description", "")]
+    found = [run for run in every("/recurringruns", "recurringRuns") if run.get("description", "").startswith(MARK)]
     keep = None
     if wanted:
         body = recurring_run(wanted)
@@ -58,7 +59,7 @@ def recurring_run(wanted: dict) -> dict:
         "trigger": {"cron_schedule": {"cron": f"0 {wanted['schedule']}"}},
     }
     digest = hashlib.sha256(json.dumps([body, wanted["timeZone"]], sort_keys=True).encode()).hexdigest()[:12]
-    body["description"] = f"{MARK}, {wanted['schedule']} {wanted['timeZone']}, {digest}"
+    body["description"] = f"{MARK}{wanted['schedule']} {wanted['timeZone']}, {digest}"
     return body
 
 

@@ -172,8 +172,8 @@ template:
         env:
           - name: KFP_API
             value: {{ .api }}
-          - name: PYTHONUNBUFFERED
-            value: "1"
+          - name: OWNER
+            value: {{ .root.Release.Name }} in {{ .root.Release.Namespace }}
           {{- if not .file }}
           - name: PATIENCE_SECONDS
             value: "60"
