@@ -270,7 +270,10 @@ class Nodes(Settings):
         3, ge=0, description="Restarts in a row that reach no new training step before the job is given up."
     )
     collective_timeout_seconds: int = Field(
-        1800, ge=10, description="Processes that wait longer for one another end and start again (seconds)."
+        600,
+        ge=10,
+        description="Processes that wait longer for one another end and start again (seconds); it must be longer than "
+        "the first one needs to read the model.",
     )
 
 
