@@ -105,7 +105,15 @@ def _run_with_kfp(pipeline: str, arguments: dict[str, Any], folder: str) -> None
         from pipelines import PIPELINES
 
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True)
+        _try_once(PIPELINES[pipeline].pipeline_spec)
         PIPELINES[pipeline](**arguments)
+
+
+def _try_once(spec: Any) -> None:
+    """Take the retries from a pipeline's tasks: only a pod can be lost, what fails on this machine has a reason."""
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
 
 
 @contextmanager

@@ -218,3 +218,15 @@ if __name__ == "__main__":
         execute(slow, events, Store.open(sys.argv[1]), "one", {})
     else:
         sys.stdout.write(run_both(sys.argv[1], int(sys.argv[2])) + "\n")
+
+
+def test_a_step_that_fails_on_this_machine_is_not_tried_again(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "page.html").write_text("<p>A page.")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{SMALL}cluster: {{enabled: true}}\n")
+    telellm = Path(sys.executable).with_name("telellm")
+    command = [telellm, "run", recipe, "--pipeline", "corpus", "--store", tmp_path / "store"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("error: store: file:") == 1, result.stderr
