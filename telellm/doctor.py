@@ -54,8 +54,9 @@ def require(recipe: Recipe, store: Store, progress: Progress) -> None:
         found.append(check)
         if check.state == "warning":
             progress.say(f"{check.name}: {check.said}")
-    if failed := [f"{check.name}: {check.said}" for check in found if check.state == "failed"]:
-        raise StageFailed("start: what the run needs is not there:\n  " + "\n  ".join(failed))
+    if failed := [check for check in found if check.state == "failed"]:
+        lines = [f"{check.name}: {check.said.removeprefix(f'{check.name}: ')}" for check in failed]
+        raise StageFailed("start: what the run needs is not there:\n  " + "\n  ".join(lines))
 
 
 def check_store(uri: str) -> Iterator[Check]:

@@ -89,7 +89,7 @@ def launch(job: Job, api: Api, settings: Cluster, progress: Progress) -> None:
             raise
         finally:
             if not kept:
-                _remove(api, collection, job)
+                _remove(api, collection, job, progress)
 
 
 def sweep(api: Api, collection: str) -> None:
@@ -140,8 +140,8 @@ def _start(job: Job, api: Api, collection: str, progress: Progress) -> None:
     progress.say(f"started the job {job.name} in namespace {api.namespace}")
 
 
-def _remove(api: Api, collection: str, job: Job) -> None:
-    """Delete a job with its pods, and wait until they are gone."""
+def _remove(api: Api, collection: str, job: Job, progress: Progress) -> None:
+    """Delete a job with its pods, and wait until they are gone; says so where it stays."""
     path = f"{collection}/{job.name}"
     for pause in patiently():
         try:
@@ -150,6 +150,7 @@ def _remove(api: Api, collection: str, job: Job) -> None:
             return
         except ClusterError as error:
             if error.status == 403:
+                progress.say(f"the job {job.name} may be left behind: {error}")
                 return
             time.sleep(pause)
 
