@@ -8,7 +8,7 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 - {from: [minio-setup, steps, jobs, test, exporter, ml-pipeline, ml-pipeline-ui, workflow-controller], to: minio, ports: [9000]}
 {{- end }}
 {{- if $v.pipelines.enabled }}
-- {from: [nightly, test], to: ml-pipeline, ports: [8888]}
+- {from: [nightly, test, exporter], to: ml-pipeline, ports: [8888]}
 - {from: [auth-proxy], to: ml-pipeline-ui, ports: [3000]}
 {{- end }}
 {{- if $v.vllm.enabled }}
