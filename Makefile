@@ -3,7 +3,7 @@ VENV := .venv
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 STORE ?= store
 
-.PHONY: help venv demo test lint images compile docs lock clean
+.PHONY: help venv demo test lint images images-list bundle chart compile docs lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,18 @@ lint: venv ## format, rules, types, arrows between the rooms
 
 images: ## build all images, or NAMES of images/; try each in a container and print sizes (REGISTRY, TAG)
 	python3 images/build.py $(NAMES) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
+
+chart: venv ## check and package the chart, with the compiled pipelines, into build/
+	$(VENV)/bin/telellm compile --out helm/telellm/files/pipelines
+	cp k8s/pytorchjob.yaml k8s/shards.yaml helm/telellm/files/k8s/
+	helm lint --strict helm/telellm
+	helm package helm/telellm --destination build
+
+images-list: venv ## print every image that a site must mirror (VALUES of an installation, REGISTRY)
+	@$(VENV)/bin/python helm/images.py $(addprefix -f ,$(VALUES)) $(if $(REGISTRY),--registry $(REGISTRY))
+
+bundle: chart ## write images, chart, pipelines, lock and checksums into one archive for a site without a way out
+	PYTHON=$(VENV)/bin/python helm/bundle.sh $$(ls -t build/telellm-*.tgz | head -1) helm/telellm/files/pipelines build/telellm-bundle.tar $(IMAGES)
 
 compile: venv ## write the pipelines as Kubeflow YAML to compiled/
 	$(VENV)/bin/telellm compile --out compiled
