@@ -524,6 +524,7 @@ def component(name: str) -> dict[str, str]:
         (component("nightly"), component("ml-pipeline"), 8888, True),
         (component("test"), component("ml-pipeline"), 8888, True),
         (component("test"), component("minio"), 9000, True),
+        (component("exporter"), component("ml-pipeline"), 8888, True),
         (component("auth-proxy"), component("ml-pipeline-ui"), 3000, True),
         ({"app": "other"}, component("minio"), 9000, False),
         ({"app": "other"}, component("ml-pipeline"), 8888, False),
@@ -531,6 +532,7 @@ def component(name: str) -> dict[str, str]:
         (STEP, component("mysql"), 3306, False),
         (JOB, component("ml-pipeline"), 8888, False),
         (component("vllm"), component("minio"), 9000, False),
+        (component("workflow-controller"), component("minio"), 9000, False),
         (component("ml-pipeline-ui"), component("mysql"), 3306, False),
     ],
 )

@@ -5,6 +5,7 @@ One series a recipe and figure, from the recipe's newest report; what is a night
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -186,6 +187,8 @@ class Page(BaseHTTPRequestHandler):
 
 def main() -> int:
     """Serve, and look again and again."""
+    # the first process of a container only gets the signals that it handles
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     reports = Reports(sys.argv[1])
     threading.Thread(target=ThreadingHTTPServer(("", PORT), Page).serve_forever, daemon=True).start()
     while True:

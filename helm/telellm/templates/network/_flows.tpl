@@ -5,7 +5,7 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 {{- define "telellm.flows" -}}
 {{- $v := .Values -}}
 {{- if $v.minio.enabled }}
-- {from: [minio-setup, steps, jobs, test, exporter, ml-pipeline, ml-pipeline-ui, workflow-controller], to: minio, ports: [9000]}
+- {from: [minio-setup, steps, jobs, test, exporter, ml-pipeline, ml-pipeline-ui], to: minio, ports: [9000]}
 {{- end }}
 {{- if $v.pipelines.enabled }}
 - {from: [nightly, test, exporter], to: ml-pipeline, ports: [8888]}

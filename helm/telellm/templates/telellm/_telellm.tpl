@@ -161,6 +161,7 @@ template:
     {{- include "telellm.scheduling" $part | nindent 4 }}
     serviceAccountName: telellm-stage
     automountServiceAccountToken: false
+    terminationGracePeriodSeconds: 5
     restartPolicy: OnFailure
     securityContext:
       {{- include "telellm.podSecurity" $part | nindent 6 }}
