@@ -14,10 +14,74 @@ CHART = Path(__file__).parents[1] / "helm" / "telellm"
 VALUES = CHART / "values.yaml"
 TARGET = Path(__file__).with_name("chart.md")
 KEY = re.compile(r"^( *)([A-Za-z][\w-]*):")
-HEAD = """# Values of the chart
+HEAD = """# The chart
 
-Every value of `helm/telellm`, made by `make docs` from `values.schema.json`. Helm refuses a key that is not here, by
-its name.
+`helm/telellm` turns a Kubernetes (1.30 or later, with a default StorageClass, and NVIDIA's device plugin on GPU nodes)
+into the platform: a store, Kubeflow Pipelines with telellm's pipelines in it, the training operator, the nightly run.
+
+```console
+$ make chart           # compile the pipelines and package the chart: build/telellm-….tgz
+$ helm install telellm build/telellm-0.1.0.tgz --namespace telellm --create-namespace -f my-values.yaml
+$ helm test telellm --namespace telellm
+```
+
+Begin `my-values.yaml` from `values-small.yaml` (one node, no GPU) or `values-production.yaml` (sizes, with how they were
+reckoned). Give each installation a namespace of its own: its NetworkPolicies deny what they do not name.
+
+## What a cluster has already
+
+| it has | values |
+|---|---|
+| an S3 store | `minio.enabled=false`, `store.endpoint`, `store.existingSecret`, `store.pipelines.existingSecret` |
+| MySQL | `pipelines.mysql.enabled=false`, `pipelines.database.host`, `pipelines.database.existingSecret` |
+| Kubeflow Pipelines | `pipelines.enabled=false`, `telellm.nightly.api`, `telellm.launcherAccounts=[pipeline-runner]` |
+| Argo Workflows | `pipelines.definitions.argo=false` |
+| the training operator | `trainingOperator.enabled=false` |
+| Kueue | `kueue.enabled=true`, and `kueue.clusterQueue` if it has one for us |
+
+An external store needs two buckets (`store.bucket`, `store.pipelines.bucket`) and for each a user that may list it and
+read, write and delete in it. The user of the stages must also read where documents and base models lie.
+
+## Secrets
+
+Each is made once, at random, and kept: an upgrade looks up what the cluster holds. There is no default password.
+
+| Secret | keys | in its place |
+|---|---|---|
+| `telellm-store` | AWS_ENDPOINT_URL, AWS_REGION, the two below, AWS_CA_BUNDLE | `store.existingSecret` |
+| `telellm-pipelines-store` | AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY | `store.pipelines.existingSecret` |
+| `telellm-minio-root` | rootUser, rootPassword | `minio.existingSecret` |
+| `telellm-mysql` | username, password, root-password | `pipelines.mysql.existingSecret` |
+| `telellm-lm` | api-key | `vllm.existingSecret` |
+| none: it must be given | client-id, client-secret, cookie-secret | `authProxy.existingSecret` |
+
+**`helm template` and GitOps** (Argo CD, Flux without its Helm controller): a look-up returns nothing there, so each
+rendering would make other passwords, and an installation that runs would lose its users. Make the Secrets yourself and
+name them in the values of the last column; then the chart makes none. Pipelines that are compiled elsewhere, as
+`telellm submit` does, ask for `telellm-store` by that name: keep it.
+
+## Upgrading and removing
+
+`helm upgrade` keeps Secrets, volumes, runs and the schedule; jobs that run go on. Two jobs do their work again at every
+release: `telellm-minio-setup-…` (buckets, users, rules) and `telellm-nightly-…` (the recurring run; Kubeflow cannot
+change one, so one that differs is deleted and made anew; its past runs stay). A change of recipe, store or images makes
+a new version of each preloaded pipeline: versions are called after the chart and a digest of the pipeline.
+
+`helm uninstall` leaves the volumes that the values keep (`minio.persistence.keep`, `pipelines.mysql.persistence.keep`,
+`vllm.cache.keep`) and nothing else. The definitions of PyTorchJob, of Argo's workflows and of recurring runs go with
+the chart, and with them all such objects in the whole cluster: set `trainingOperator.crd`, `pipelines.definitions.argo` and
+`pipelines.definitions.scheduledWorkflows` to false where others use them. A failed `helm test` leaves its pod.
+
+## Without a way out
+
+`make images-list` prints every image to mirror, also those that only a running pipeline asks for (with
+`VALUES=my-values.yaml` only those in use). `make bundle` writes images, chart, compiled pipelines, lock and checksums
+into one archive; in it, `load.sh REGISTRY/FOLDER` checks every file and pushes the images. Then install with
+`global.imageRegistry=REGISTRY/FOLDER`.
+
+# Values
+
+Made by `make docs` from `values.schema.json`. Helm refuses a key that is not here, by its name.
 """
 
 

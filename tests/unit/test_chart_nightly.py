@@ -179,3 +179,14 @@ def test_a_version_that_never_comes_is_named(kubeflow: Kubeflow, tmp_path: Path)
     assert result.returncode == 1
     assert "pipeline nightly has no version 0.2.0" in result.stderr
     assert not kubeflow.recurring
+
+
+def test_it_is_taken_away_with_the_chart_and_never_holds_it_back(kubeflow: Kubeflow, tmp_path: Path) -> None:
+    schedule(kubeflow, tmp_path, WANTED)
+    variables = {"OWNER": "telellm in platform", "PATIENCE_SECONDS": "0", "NO_PROXY": "127.0.0.1"}
+    for api, left in ((f"http://127.0.0.1:{kubeflow.server_address[1]}", 0), ("http://127.0.0.1:9", 0)):
+        command = [sys.executable, str(SCRIPT), "--remove"]
+        result = subprocess.run(command, env={**variables, "KFP_API": api}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert len(kubeflow.recurring) == left
+    assert "delete it in Kubeflow's UI" in result.stdout

@@ -22,8 +22,19 @@ MARK = f"made by the chart {os.environ['OWNER']}: "
 
 
 def main() -> int:
-    """Returns the exit status."""
-    wanted = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8") or "null")
+    """Do it; returns the exit status. `--remove` never fails: nobody should have to keep a chart for it."""
+    if sys.argv[1] != "--remove":
+        schedule(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+        return 0
+    try:
+        schedule(None)
+    except (OSError, SystemExit) as error:
+        say(f"the recurring run may still be there: delete it in Kubeflow's UI ({error})")
+    return 0
+
+
+def schedule(wanted: dict | None) -> None:
+    """Make the recurring run, replace it, or take it away."""
     call("GET", "/healthz", patience=PATIENCE_SECONDS)
     found = [run for run in every("/recurringruns", "recurringRuns") if run.get("description", "").startswith(MARK)]
     keep = None
@@ -41,7 +52,6 @@ def main() -> int:
         body["experiment_id"] = experiment(wanted["name"])
         made = call("POST", "/recurringruns", body)
         say(f"made the recurring run {made['display_name']}: {wanted['schedule']}, {wanted['timeZone']}")
-    return 0
 
 
 def recurring_run(wanted: dict) -> dict:

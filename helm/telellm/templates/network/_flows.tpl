@@ -39,7 +39,7 @@ test training-operator
 steps jobs test nightly vllm auth-proxy exporter
 {{- end -}}
 {{- define "telellm.network.figures" -}}
-{minio: 9000, training-operator: 8080, vllm: 8000, auth-proxy: 44180, exporter: 9101}
+{minio: 9000, training-operator: 8080, vllm: 8000, exporter: 9101}
 {{- end -}}
 
 {{/* Label selector of a component: dict "root" $ "name" NAME */}}

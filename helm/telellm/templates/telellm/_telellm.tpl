@@ -169,7 +169,7 @@ template:
       - name: nightly
         image: {{ include "telellm.image" (dict "root" .root "name" "launcher") }}
         imagePullPolicy: {{ .root.Values.global.imagePullPolicy }}
-        command: [python, /etc/telellm/nightly/nightly.py, {{ with .file }}/etc/telellm/nightly/{{ . }}{{ else }}/dev/null{{ end }}]
+        command: [python, /etc/telellm/nightly/nightly.py, {{ with .file }}/etc/telellm/nightly/{{ . }}{{ else }}--remove{{ end }}]
         env:
           - name: KFP_API
             value: {{ .api }}
