@@ -25,8 +25,8 @@ $ helm install telellm build/telellm-0.1.0.tgz --namespace telellm --create-name
 $ helm test telellm --namespace telellm
 ```
 
-Begin `my-values.yaml` from `values-small.yaml` (one node, no GPU) or `values-production.yaml` (sizes, with how they were
-reckoned). Give each installation a namespace of its own: its NetworkPolicies deny what they do not name.
+Begin `my-values.yaml` from `values-small.yaml` (one node, no GPU) or `values-production.yaml` (sizes, and how they
+were reckoned). Give each installation a namespace of its own: its NetworkPolicies deny what they do not name.
 
 ## What a cluster has already
 
@@ -69,8 +69,8 @@ a new version of each preloaded pipeline: versions are called after the chart an
 
 `helm uninstall` leaves the volumes that the values keep (`minio.persistence.keep`, `pipelines.mysql.persistence.keep`,
 `vllm.cache.keep`) and nothing else. The definitions of PyTorchJob, of Argo's workflows and of recurring runs go with
-the chart, and with them all such objects in the whole cluster: set `trainingOperator.crd`, `pipelines.definitions.argo` and
-`pipelines.definitions.scheduledWorkflows` to false where others use them. A failed `helm test` leaves its pod.
+the chart, and with them all such objects in the whole cluster: set `trainingOperator.crd`,
+`pipelines.definitions.argo` and `pipelines.definitions.scheduledWorkflows` to false where others use them. A failed `helm test` leaves its pod.
 
 ## Without a way out
 
