@@ -54,7 +54,11 @@ imagePullSecrets:
 
 {{/* Registry of the stages' images, as a recipe names it: $ */}}
 {{- define "telellm.registry" -}}
-{{- regexReplaceAll "/telellm/launcher[:@].*$" (include "telellm.image" (dict "root" . "name" "launcher")) "" -}}
+{{- $image := include "telellm.image" (dict "root" . "name" "launcher") -}}
+{{- if not (contains "/telellm/launcher:" $image) -}}
+{{- fail (printf "images.launcher.repository: %s does not end in /telellm/launcher; jobs find the images of stages beside it: set global.imageRegistry" $image) -}}
+{{- end -}}
+{{- regexReplaceAll "/telellm/launcher:.*$" $image "" -}}
 {{- end -}}
 
 {{/* Name of the recipe that the UI's form starts with; nothing without recipes: $ */}}
