@@ -9,6 +9,7 @@ import io
 import os
 import ssl
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ CERTIFICATE_EXPIRED = 10
 BUSY = (
     *("InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "SlowDownRead", "SlowDownWrite"),
     *("XMinioServerNotInitialized", "XMinioReadQuorum", "XMinioWriteQuorum", "OperationAborted"),
+    "ConditionalRequestConflict",
 )
 """What a server answers while it starts, stops or has too much to do."""
 
@@ -38,6 +40,7 @@ class BucketStore(Store):
     def __init__(self, uri: str, bucket: str, prefix: str) -> None:
         super().__init__(uri.rstrip("/"))
         self.bucket, self.prefix = bucket, prefix
+        self._keeps_conditions = False
         self.patience = float(os.environ.get("TELELLM_STORE_PATIENCE") or 0)
         with self._reached():
             self.client = _client()
@@ -102,19 +105,86 @@ class BucketStore(Store):
     def read(self, key: str) -> bytes:
         """Return an object."""
 
-        def work() -> bytes:
-            response = self.client.get_object(self.bucket, self._key(key))
-            try:
-                return bytes(response.read())
-            finally:
-                response.close()
-                response.release_conn()
-
-        return self._ask(work)
+        return self._ask(lambda: self._read_with_tag(key)[0])
 
     def write(self, key: str, data: bytes) -> None:
         """Write a small object."""
         self._ask(lambda: self.client.put_object(self.bucket, self._key(key), io.BytesIO(data), len(data)))
+
+    def swap(self, key: str, expected: bytes | None, data: bytes) -> bool:
+        """Write a small object if it is `expected` still, by `If-Match` and `If-None-Match`.
+
+        Raises `StoreUnavailable` for a server that does not look at these headers: two writers could both win there.
+        """
+        if not self._keeps_conditions:
+            self._ask(self._try_conditions)
+            self._keeps_conditions = True
+
+        tried = False
+
+        def work() -> bool:
+            nonlocal tried
+            found, tag = self._find(key)
+            if found != expected:
+                return tried and found == data  # an answer was lost: the request before this one did it
+            tried = True
+            name, value = ("If-None-Match", "*") if expected is None else ("If-Match", tag)
+            return self._put_if(key, data, name, value) or self._find(key)[0] == data
+
+        return self._ask(work)
+
+    def _put_if(self, key: str, data: bytes, condition: str, value: str) -> bool:
+        """Write an object under a condition; says whether it held. The client's own methods take no conditions."""
+        from minio.error import S3Error
+
+        try:
+            self.client._put_object(self.bucket, self._key(key), data, headers={condition: value})
+        except S3Error as error:
+            if error.code not in ("PreconditionFailed", "NoSuchKey"):
+                raise
+            return False
+        return True
+
+    def _try_conditions(self) -> None:
+        """Raise `StoreUnavailable` where the server writes although a condition does not hold."""
+        from minio.error import S3Error
+
+        key = f"checks/{uuid.uuid4().hex}"
+        try:
+            kept = self._put_if(key, b"1", "If-None-Match", "*")
+            kept = kept and not self._put_if(key, b"2", "If-None-Match", "*")
+            kept = kept and not self._put_if(key, b"3", "If-Match", f'"{uuid.uuid4().hex}"')
+        except S3Error as error:
+            if error.code != "NotImplemented":
+                raise
+            kept = False
+        finally:
+            self.client.remove_object(self.bucket, self._key(key))
+        if not kept:
+            raise StoreUnavailable(
+                f"store: {self.uri}: the server does not keep conditions of writes (If-Match, If-None-Match), so two "
+                "runs at once could both put their model into production; use a server that does, such as a current "
+                "MinIO, Ceph, SeaweedFS or AWS S3"
+            )
+
+    def _find(self, key: str) -> tuple[bytes | None, str]:
+        """Return an object and its entity tag, or None where there is none."""
+        from minio.error import S3Error
+
+        try:
+            return self._read_with_tag(key)
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
+            return None, ""
+
+    def _read_with_tag(self, key: str) -> tuple[bytes, str]:
+        response = self.client.get_object(self.bucket, self._key(key))
+        try:
+            return bytes(response.read()), response.headers["ETag"]
+        finally:
+            response.close()
+            response.release_conn()
 
     def upload(self, key: str, path: Path) -> None:
         """Write an object from a file, in parallel parts where it is large."""

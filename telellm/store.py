@@ -85,6 +85,13 @@ class Store(ABC):
         """Write a small object."""
 
     @abstractmethod
+    def swap(self, key: str, expected: bytes | None, data: bytes) -> bool:
+        """Write a small object if it is `expected` still (None: not there); says whether it was written.
+
+        Of several that expect the same, one wins.
+        """
+
+    @abstractmethod
     def upload(self, key: str, path: Path) -> None:
         """Write an object from a file."""
 
@@ -241,6 +248,31 @@ class DirectoryStore(Store):
         target = self._path(key)
         with _folder(target), replacing(target) as temporary:
             temporary.write_bytes(data)
+
+    def swap(self, key: str, expected: bytes | None, data: bytes) -> bool:
+        """Write a small object if it is `expected` still; a lock file beside it lets one writer at a time in.
+
+        What is new is linked into its place, which succeeds once even where a shared file system has no locks.
+        """
+        target = self._path(key)
+        with _folder(target), target.with_name(f".{target.name}.lock.part").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (target.read_bytes() if target.is_file() else None) != expected:
+                return False
+            if expected is not None:
+                self.write(key, data)
+                return True
+            temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.part")
+            try:
+                temporary.write_bytes(data)
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                raise _explained(error, target) from error
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
 
     def upload(self, key: str, path: Path) -> None:
         """Write an object from a file."""

@@ -1,5 +1,6 @@
 """What goes wrong with a bucket, and what is said then."""
 
+import hashlib
 import ipaddress
 import shutil
 import socket
@@ -303,3 +304,80 @@ def test_the_threads_of_a_machine_read_an_object_once(bucket_uri, tmp_path, monk
     with ThreadPoolExecutor(8) as pool:
         paths = set(pool.map(lambda _: store.fetch("one/a", digest), range(8)))
     assert len(paths) == 1 and read == ["one/a"]
+
+
+@pytest.fixture
+def careless_server():
+    """A server that keeps objects in memory, looks at conditions or not, and can lose the answer to a write."""
+    servers = []
+
+    def start(objects, conditions=True, lost=0):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(self):
+                nonlocal lost
+                body, now = self.rfile.read(int(self.headers["Content-Length"])), objects.get(self.path)
+                wanted, new = self.headers.get("If-Match"), self.headers.get("If-None-Match")
+                if conditions and ((new and now is not None) or (wanted and (now is None or tag(now) != wanted))):
+                    return self.answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+                objects[self.path] = body
+                if lost and "/checks/" not in self.path:
+                    lost -= 1
+                    self.close_connection = True
+                    return None
+                return self.answer(200, b"", body)
+
+            def do_GET(self):
+                if (found := objects.get(self.path)) is None:
+                    return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+                return self.answer(200, found, found)
+
+            def do_HEAD(self):
+                self.answer(200, b"")
+
+            def do_DELETE(self):
+                objects.pop(self.path, None)
+                self.answer(204, b"")
+
+            def answer(self, status, body, content=b""):
+                self.send_response(status)
+                self.send_header("Content-Type", "application/xml")
+                self.send_header("ETag", tag(content))
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        def tag(content):
+            return f'"{hashlib.md5(content).hexdigest()}"'
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_that_keeps_no_conditions_is_refused_where_one_of_two_must_win(environment, careless_server):
+    objects = {"/bucket/pointer": b"0"}
+    environment(AWS_ENDPOINT_URL=careless_server(objects, conditions=False), **CREDENTIALS)
+    with pytest.raises(StoreUnavailable, match=r"does not keep conditions of writes .* use a server that does"):
+        Store.open("s3://bucket").swap("pointer", b"0", b"1")
+    assert objects == {"/bucket/pointer": b"0"}
+
+
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_swap_whose_answer_is_lost_is_known_to_have_won(environment, careless_server, before):
+    objects = {"/bucket/pointer": before} if before else {}
+    environment(AWS_ENDPOINT_URL=careless_server(objects, lost=1), **CREDENTIALS)
+    store = Store.open("s3://bucket")
+    assert store.swap("pointer", before, b"after")
+    assert objects == {"/bucket/pointer": b"after"}
+    assert not store.swap("pointer", before, b"again")

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -76,6 +79,47 @@ def test_a_stamp_changes_with_the_content_and_only_with_it(store):
     after = dict(store.stamps("raw"))
     assert after["raw/one"] == before["raw/one"] and after["raw/two"] != before["raw/two"]
     assert dict(store.stamps("raw/one")) == {"raw/one": before["raw/one"]}
+
+
+def test_an_object_is_swapped_only_while_it_is_what_was_expected(store):
+    assert not store.swap("models/a/pointer", b"1", b"2")
+    assert store.swap("models/a/pointer", None, b"1")
+    assert not store.swap("models/a/pointer", None, b"2")
+    assert not store.swap("models/a/pointer", b"0", b"2")
+    assert store.read("models/a/pointer") == b"1"
+    assert store.swap("models/a/pointer", b"1", b"2")
+    assert not store.swap("models/a/pointer", b"1", b"2")
+    assert store.read("models/a/pointer") == b"2"
+    assert list(store.list("")) == ["models/a/pointer"]
+
+
+@pytest.mark.parametrize("expected", [None, b"before"])
+def test_of_several_that_swap_at_once_one_wins(store, expected):
+    for number in range(5):
+        key = f"pointer-{number}"
+        if expected:
+            store.write(key, expected)
+        data = [str(n).encode() for n in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            won = list(pool.map(lambda new, key=key: store.swap(key, expected, new), data))
+        assert won.count(True) == 1
+        assert store.read(key) == data[won.index(True)]
+
+
+def test_of_several_processes_that_count_in_a_folder_none_is_lost(directory_store):
+    program = """
+import sys
+from telellm.store import Store
+store = Store.open(sys.argv[1])
+for _ in range(25):
+    while True:
+        before = store.read("count") if store.exists("count") else None
+        if store.swap("count", before, str(int(before or 0) + 1).encode()):
+            break
+"""
+    counting = [subprocess.Popen([sys.executable, "-c", program, directory_store.uri]) for _ in range(3)]
+    assert [process.wait() for process in counting] == [0, 0, 0]
+    assert directory_store.read("count") == b"75"
 
 
 def test_a_large_file_goes_there_and_comes_back(store, tmp_path):
