@@ -21,6 +21,8 @@ TEMPLATES = "telellm-job-templates"
 STORE_SECRET = "telellm-store"
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 """Secret with the store's address and credentials; AWS_CA_BUNDLE may be in it too."""
+LM_SECRET = "telellm-lm"
+"""Secret with the key of the language model's server, where it wants one."""
 RESOURCES = {
     "launcher": ("500m", "512Mi"),
     "clean": ("2", "8Gi"),
@@ -66,6 +68,7 @@ def _placed(task: dsl.PipelineTask, image: str) -> dsl.PipelineTask:
     task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=2)
     kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in STORE_KEYS})
     kubernetes.use_secret_as_env(task, STORE_SECRET, {"AWS_CA_BUNDLE": "AWS_CA_BUNDLE"}, optional=True)
+    kubernetes.use_secret_as_env(task, LM_SECRET, {"api-key": "OPENAI_API_KEY"}, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="cache", mount_path="/cache")
     kubernetes.use_config_map_as_volume(task, "telellm-ca", mount_path="/etc/telellm/ca", optional=True)
     if image == "launcher":
