@@ -97,6 +97,8 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, (list, tuple)):
         return "`[" + ", ".join(map(str, value)) + "]`"
+    if isinstance(value, dict):
+        return "`{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

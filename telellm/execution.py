@@ -214,7 +214,7 @@ def _portable(value: Any) -> Any:
 
 
 def _input_digests(stage: Stage, found: Mapping[str, Output | None], parts: list[Shard] | None) -> list[Any]:
-    others = [(name, output.content if output else None) for name, output in sorted(found.items())]
+    others = [(name, output.content) for name, output in sorted(found.items()) if output]
     return [others, [(part.name, part.digest) for part in parts or []]]
 
 
@@ -406,7 +406,7 @@ def _manifest(
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     if parts is not None:
-        manifest |= {"files": files, "rows": rows}
+        manifest |= {"files": files, "rows": rows, "shards": [part["place"] for part in parts]}
         data = sorted((name, entry["sha256"]) for name, entry in files.items() if name.startswith("data/"))
         manifest["content"] = digest_of(data)
     return manifest

@@ -50,6 +50,7 @@ def _model(value: Any, info: ValidationInfo) -> Any:
 PathOrUri = Annotated[str, BeforeValidator(_absolute)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Score = Literal["answer_perplexity.corpus", "answer_perplexity.question_mean", "semscore.mean", "llm_eval.accuracy"]
 
 
 class Source(Settings):
@@ -249,6 +250,73 @@ class Evaluation(Settings):
     seed: int = Field(17, ge=0, description="Seed of samples and resamples.")
 
 
+class Gate(Settings):
+    """Section `gate`: when a night's model becomes production."""
+
+    candidate: Literal["instruct", "pretrained"] = Field(
+        "instruct", description="The model of a run that becomes a version, and is served."
+    )
+    metric: Score = Field(
+        "answer_perplexity.corpus",
+        description="Score in which it must be better than production; on the first night, than the base model.",
+    )
+    split: Literal["all", "held-out", "train"] = Field(
+        "all", description="Questions that count: all, or those about documents that training never saw, or saw."
+    )
+    minimum_gain: float = Field(
+        0, ge=0, description="Gain that the whole interval must exceed (in the score's own unit)."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the paired interval.")
+    minimum_questions: int = Field(30, ge=2, description="Fewer questions decide nothing.")
+    losses: dict[Score, Annotated[float, Field(ge=0)]] = Field(
+        {"semscore.mean": 0.05},
+        description="Other scores, each with the greatest loss that is accepted, both against production and against "
+        "the base model: small losses must not add up over nights.",
+    )
+
+
+class Nightly(Settings):
+    """Section `nightly`: what the pipeline of that name does beside what the other sections say."""
+
+    train_from: Literal["base", "production"] = Field(
+        "base",
+        description="Pretraining starts from the base model, or goes on from the pretrained model of the version in "
+        "production.",
+    )
+
+
+class Notify(Settings):
+    """Section `notify`: a message to a webhook when the gate has decided."""
+
+    variable: str = Field(
+        "TELELLM_WEBHOOK_URL",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the webhook's URL; where it is not set, no message is sent.",
+    )
+    format: Literal["json", "slack"] = Field("json", description="Everything as JSON, or text that Slack shows.")
+    link: str = Field(
+        "", description="Address under which a browser finds the store's files, for links; empty: their address there."
+    )
+
+
+class Retention(Settings):
+    """Section `retention`: what a night removes before it begins; production loses nothing that it needs."""
+
+    versions: int = Field(
+        5, ge=1, description="Versions that are kept: the one in production, and those before it, to roll back to."
+    )
+    refused_days: int = Field(
+        14, ge=0, description="Time for which versions are kept that are not among these, refused ones too (days)."
+    )
+    runs_days: int = Field(14, ge=0, description="Time for which a night's run and its outputs are kept (days).")
+    unused_days: int = Field(
+        7,
+        ge=1,
+        description="Time for which outputs and checkpoints are kept that no run and no version needs (days); it must "
+        "be longer than the longest stage takes.",
+    )
+
+
 class Shards(Settings):
     """Section `cluster.shards`: the pods that share the shards of a corpus stage."""
 
@@ -323,6 +391,10 @@ class Recipe(Settings):
     tele_eval: TeleEval = TeleEval()  # type: ignore[call-arg]
     training: Training = Training()
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
+    gate: Gate = Gate()  # type: ignore[call-arg]
+    nightly: Nightly = Nightly()  # type: ignore[call-arg]
+    notify: Notify = Notify()  # type: ignore[call-arg]
+    retention: Retention = Retention()  # type: ignore[call-arg]
     cluster: Cluster = Cluster()  # type: ignore[call-arg]
     seed: int = Field(17, ge=0, description="Seed of what is drawn while corpus and questions are made.")
 
@@ -450,7 +522,7 @@ def _explain(mistake: Any, source: str) -> str:
         return f"{source}: {field}: this field is missing{_describe(location)}"
     if kind == "literal_error":
         known = [part.strip(" '\"") for part in str(context["expected"]).replace(" or ", ",").split(",")]
-        what = "value" if location[-1].isdigit() else location[-1]
+        what = "name" if location[-1] == "[key]" else "value" if location[-1].isdigit() else location[-1]
         plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
         given = _short(str(value))
         return f'{source}: {field}: "{given}" is not a {what}{_alternatives(given, known, plural)}'

@@ -1,11 +1,12 @@
 """Ingest: read every file of the recipe's sources into documents; a bad file is a reject, never the end of the run."""
 
+import json
 import re
 import signal
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from telellm.corpus.sources.file import Reader, SourceFile
 from telellm.recipe import Ingest, RecipeError, Source
-from telellm.records import Document, Rejected
+from telellm.records import Document, Rejected, whole
 from telellm.stage import Context, Shard, stage
 from telellm.store import Store, StoreUnavailable
 
@@ -40,6 +41,9 @@ class Unit:
     """Its place in the source; "." where the source itself is one project."""
     keys: tuple[str, ...]
     stamp: str
+    """What changes when the content of one of them does."""
+    stamps: tuple[str, ...] = ()
+    """That of each: its SHA-256 in a folder, its entity tag in a bucket."""
 
 
 def divide(context: Context, settings: Ingest) -> list[Shard]:
@@ -54,7 +58,7 @@ def divide(context: Context, settings: Ingest) -> list[Shard]:
         if not units:
             raise RecipeError(f"sources.{source_name}.path: {source.path} holds no files")
         for unit in units:
-            parts[int(sha256(unit.name.encode()).hexdigest()[:8], 16) % settings.num_shards].append(unit)
+            parts[_part(unit, settings)].append(unit)
         for number, part in parts.items():
             digest = sha256("".join(f"{unit.name}\0{unit.stamp}\n" for unit in part).encode()).hexdigest()
             shards.append(Shard(f"{source_name}-{number:04}", digest, part))
@@ -63,12 +67,32 @@ def divide(context: Context, settings: Ingest) -> list[Shard]:
 
 @stage(sections=("corpus.ingest", "sources"), produces=Document, divide=divide)
 def ingest(context: Context, settings: Ingest, units: list[Unit]) -> Iterator[Document | Rejected]:
-    """Read one part of a source; yields its documents, and what could not be read with the reason."""
+    """Read one part of a source; yields its documents, and what could not be read with the reason.
+
+    Writes `raw/` too: each file that was there, with its digest (in a bucket: its entity tag).
+    """
+    target = context.directory / "raw" / f"{units[0].source}-{_part(units[0], settings):04}.jsonl"
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(_raw_files(units))
     for unit in context.progress.track(units, len(units), "files"):
         source = context.recipe.sources[unit.source]
         context.counts["in"] += 1
         with tempfile.TemporaryDirectory(prefix="telellm-source-") as folder:
             yield from _read(unit, source, settings, Path(folder))
+
+
+def _part(unit: Unit, settings: Ingest) -> int:
+    return int(sha256(unit.name.encode()).hexdigest()[:8], 16) % settings.num_shards
+
+
+def _raw_files(units: Sequence[Unit]) -> bytes:
+    """Return a line of JSON for each raw file: source, file, digest."""
+    lines = [
+        json.dumps({"source": unit.source, "file": key, "digest": digest}, ensure_ascii=False) + "\n"
+        for unit in units
+        for key, digest in zip(unit.keys, unit.stamps, strict=True)
+    ]
+    return whole("".join(lines)).encode()
 
 
 def find_units(source_name: str, source: Source) -> list[Unit]:
@@ -81,8 +105,9 @@ def find_units(source_name: str, source: Source) -> list[Unit]:
         folders = [str(parent) for parent in PurePosixPath(key).parents]
         groups[next((folder for folder in reversed(folders) if folder in projects), key)].append(key)
     return [
-        Unit(source_name, name, tuple(keys), sha256("".join(stamps[key] for key in keys).encode()).hexdigest())
+        Unit(source_name, name, tuple(keys), sha256("".join(found).encode()).hexdigest(), found)
         for name, keys in sorted(groups.items())
+        if (found := tuple(stamps[key] for key in keys))
     ]
 
 

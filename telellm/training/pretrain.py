@@ -10,10 +10,10 @@ from telellm.training.launch import train
     sections=("training.pretrain", "training.lora", "model"),
     identity=lambda recipe: model_digest(recipe.model.name, recipe.model.revision),
 )
-def pretrain(context: Context, settings: PretrainSettings, packed: Output) -> None:
-    """Train the recipe's base model on packed sequences, with attention kept inside each document.
+def pretrain(context: Context, settings: PretrainSettings, packed: Output, model: Output | None = None) -> None:
+    """Train a model on packed sequences, with attention kept inside each document; by default the recipe's base model.
 
     Writes `model/` (a Hugging Face directory), `adapter/` where low-rank updates were trained, and `log.jsonl`, a line
     a step: step, loss (nats), lr, grad (norm before clipping), tokens. Source: Tele-LLMs (arXiv 2409.05314).
     """
-    train(context, "pretrain", packed.prefix)
+    train(context, "pretrain", packed.prefix, model.prefix if model else "")

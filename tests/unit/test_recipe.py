@@ -42,7 +42,8 @@ def all_sections(kind=Settings):
         (
             "trainin: {}",
             'my.yaml: trainin: there is no field "trainin"\n  known fields: name, model, lm, sources, truth, corpus, '
-            'tele_eval, training, evaluation, cluster, seed\n  did you mean "training"?',
+            "tele_eval, training, evaluation, gate, nightly, notify, retention, cluster, seed\n  did you mean "
+            '"training"?',
         ),
         (
             "training: {pretrain: {method: lorra}}",

@@ -6,6 +6,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,17 @@ def test_a_file_that_changes_is_read_again_with_its_shard_alone(tmp_path: Path) 
     write(raw, {"3.md": f"# Another\n\n{WORDS}"})
     after = run(ingest, recipe_for(raw, "standard"), store).manifest["files"]
     assert set(before) == set(after)
-    assert len([name for name in before if before[name] != after[name]]) == 1
+    changed = sorted(name for name in before if before[name] != after[name])
+    assert [name.partition("/")[0] for name in changed] == ["data", "raw"]
+    assert changed[0].partition("/")[2][:8] == changed[1].partition("/")[2][:8]  # files of one shard
+
+
+def test_every_raw_file_is_noted_with_its_digest(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", {f"{number}.md": f"# Cell {number}\n\n{WORDS}" for number in range(9)})
+    output = run(ingest, recipe_for(raw, "standard"), Store.open(str(tmp_path / "store")))
+    lines = [line for name in output.names("raw/") for line in output.path(name).read_text().splitlines()]
+    found = {row["file"]: row["digest"] for row in map(json.loads, lines)}
+    assert found == {file.name: sha256(file.read_bytes()).hexdigest() for file in raw.iterdir()}
 
 
 def test_a_source_in_a_bucket_reads_as_one_in_a_folder(tmp_path: Path, bucket_uri: str) -> None:
