@@ -110,8 +110,9 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
-# which of several controllers works
+# which of several controllers works; the Lease is the chart's, and goes with it
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [create, get, update]
+  resourceNames: [workflow-controller]
+  verbs: [get, update]
 {{- end -}}
