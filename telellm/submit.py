@@ -41,7 +41,11 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
         experiment = client.create_experiment(EXPERIMENT)
         arguments = {"recipe": recipe.to_yaml(), "store": store, "name": name}
         run = client.run_pipeline(
-            experiment.experiment_id, name, params=arguments, pipeline_id=pipeline_id, version_id=version_id
+            experiment.experiment_id,
+            name or f"{recipe.name} {pipeline}",
+            params=arguments,
+            pipeline_id=pipeline_id,
+            version_id=version_id,
         )
     console.line(f"{'run':<14}  {host.rstrip('/')}/#/runs/details/{run.run_id}")
     try:
@@ -53,7 +57,8 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
             f"{pipeline}: the run ended as {state}; the task that failed says why: "
             f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
         )
-    sys.stdout.write(f"{store.rstrip('/')}/runs/{name}/report/report.html\n")
+    place = f"runs/{name}/report/report.html" if name else f"models/{recipe.name}/production.json"
+    sys.stdout.write(f"{store.rstrip('/')}/{place}\n")
     return 0
 
 
@@ -70,6 +75,13 @@ def _local_places(value: Any, field: str = "") -> Iterator[str]:
 
 
 def _client(host: str) -> Any:
+    """Return kfp's client of a server that answers; kfp itself would try for half a minute, with a traceback each time."""
+    import urllib3
+
+    page = f"{host.rstrip('/')}/apis/v2beta1/healthz"
+    answer = urllib3.PoolManager(retries=False, timeout=10).request("GET", page)
+    if answer.status != 200:
+        raise ClusterError(f"{page}: answers {answer.status}; {_remedy(answer.status)}", answer.status)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from kfp import Client
@@ -157,13 +169,17 @@ def _reached(host: str) -> Iterator[None]:
         yield
     except ApiException as error:
         body = " ".join(str(error.body or error.reason).split())[:500]
-        remedy = "is this Kubeflow Pipelines 2, behind its own address?" if error.status == 404 else "see its log"
-        if error.status in (401, 403):
-            remedy = "log in, or forward its port: kubectl port-forward svc/ml-pipeline-ui 8080:80"
-        raise ClusterError(f"{host}: {error.status} {body}; {remedy}", error.status) from None
-    except (HTTPError, ConnectionError) as error:
+        status = int(error.status or 0)
+        raise ClusterError(f"{host}: {status} {body}; {_remedy(status)}", status) from None
+    except (HTTPError, ConnectionError, TimeoutError) as error:
         reason = getattr(error, "reason", None) or error
         raise ClusterError(
             f"{host}: the Kubeflow server does not answer ({type(reason).__name__}); check --host, or forward its "
             "port: kubectl port-forward svc/ml-pipeline-ui 8080:80"
         ) from None
+
+
+def _remedy(status: int) -> str:
+    if status in (401, 403):
+        return "log in, or forward its port: kubectl port-forward svc/ml-pipeline-ui 8080:80"
+    return "is this the address of Kubeflow Pipelines 2?" if status < 500 else "see the log of ml-pipeline"
