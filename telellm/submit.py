@@ -1,11 +1,12 @@
 """Submit: run a pipeline on a Kubeflow server, and follow it to its end."""
 
+import io
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from telellm.recipe import Recipe, RecipeError, parse
 from telellm.stage import StageFailed
 
 EXPERIMENT = "telellm"
+WITH_REPORT = ("adapt", "nightly")
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300
 """A server that is away for less than this does not end the following."""
@@ -35,7 +37,7 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
         raise RecipeError("\n".join(mistakes))
     refuse_unreachable(recipe, store)
     console = Console(sys.stderr)
-    with _reached(host):
+    with _reached(host), redirect_stdout(io.StringIO()):  # kfp prints the addresses of what it makes
         client = _client(host)
         pipeline_id, version_id = _upload(client, pipeline, console)
         experiment = client.create_experiment(EXPERIMENT)
@@ -57,7 +59,9 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
             f"{pipeline}: the run ended as {state}; the task that failed says why: "
             f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
         )
-    place = f"runs/{name}/report/report.html" if name else f"models/{recipe.name}/production.json"
+    place = f"runs/{name}{'/report/report.html' if pipeline in WITH_REPORT else ''}"
+    if not name:
+        place = f"models/{recipe.name}/production.json"
     sys.stdout.write(f"{store.rstrip('/')}/{place}\n")
     return 0
 
@@ -75,7 +79,7 @@ def _local_places(value: Any, field: str = "") -> Iterator[str]:
 
 
 def _client(host: str) -> Any:
-    """Return kfp's client of a server that answers; kfp itself would try for half a minute, with a traceback each time."""
+    """Return kfp's client of a server that answers; kfp itself would try for half a minute, with many tracebacks."""
     import urllib3
 
     page = f"{host.rstrip('/')}/apis/v2beta1/healthz"

@@ -88,7 +88,7 @@ def kubeflow():
 
 def test_a_run_is_started_with_the_recipe_and_followed_to_its_end(kubeflow, capfd):
     server = kubeflow()
-    assert submit("corpus", parse(RECIPE), server.host, "s3://bucket/runs", "monday") == 0
+    assert submit("adapt", parse(RECIPE), server.host, "s3://bucket/runs", "monday") == 0
     out, err = capfd.readouterr()
     assert out == "s3://bucket/runs/runs/monday/report/report.html\n"
     assert f"{server.host}/#/runs/details/r1" in err and re.search(r"^ingest +.*succeeded$", err, re.MULTILINE)
