@@ -18,7 +18,7 @@ OPENING = re.compile(
     r"(?P<fence>```+|~~~+)|(?P<code>`+)|(?P<display>\$\$|\\\[)|(?P<inline>\$(?=[^\s$]))"
     r"|\\begin\{(?P<environment>\w{1,40}\*?)\}"
 )
-BLOCK = re.compile(r"[^\n]+(?:\n[^\n]+)*+")
+BLOCK = re.compile(r"[^\n]+(?>(?:\n[^\n]+)*)")
 SIGNS = ("   ", "--", "==", "__", " |", "│", "─")
 DRAWN = re.compile(r"\S[ ]{3,}\S|[+|][-=_]{2}|[-=_]{2}[+|]|[-=]{3}>|<[-=]{3}|^[ ]+\||[\u2500-\u257f]")
 LEADERS = re.compile(r"(?:\.[ ]?){5}")

@@ -1,7 +1,8 @@
 """Rules: what `clean` takes out of a text, each by regular expressions under one name; what is protected stays.
 
 Every pattern needs a time that is proportional to the text: repeats are possessive (`++`), bounded, or begin where the
-character before is another. Most begin with a fixed character, which makes them many times faster.
+character before is another. Most begin with a fixed character, which makes them many times faster. Groups repeat within
+an atomic group, `(?>(?:…)*)`: as possessive ones, Python before 3.11.5 takes some characters too many.
 """
 
 import re
@@ -43,9 +44,9 @@ _CLOSING = (
     r"|status[ ]of[ ]this[ ]memo"
 )
 _DOWN_TO_NEXT_HEADING = (
-    r"(?:(?!\#{1,6}[ ])[^\n]*+\n"  # its lines
+    r"(?>(?:(?!\#{1,6}[ ])[^\n]*+\n"  # its lines
     r"|(?!\#{1,6}[ ])[^\n]++\Z"  # its last, without an end
-    r"|(?P=level)\#++[ ][^\n]*+(?:\n|\Z))*+"  # headings below it
+    r"|(?P=level)\#++[ ][^\n]*+(?:\n|\Z))*)"  # headings below it
 )
 _TAGS = (
     r"abbr|big|blockquote|br|center|code|dd|details|div|dl|dt|em|figcaption|figure|font|footer|h[1-6]|header|hr|img|kbd"
@@ -61,7 +62,7 @@ _NOTICES = (
 )
 _TAUGHT = r"(?![^\s|]{0,200}?(?:example|\{|3gppnetwork|\.invalid|\.test\b))"
 """Not before addresses that a specification teaches: examples, templates, the domains of operators."""
-_URL = rf"{_TAUGHT}(?:[^\s<>\"')\]|`{OPEN}.,;:?!*_]|[.,;:?!*_](?=[\w/&=%#~+-])){{1,1000}}+"
+_URL = rf"{_TAUGHT}(?>(?:[^\s<>\"')\]|`{OPEN}.,;:?!*_]|[.,;:?!*_](?=[\w/&=%#~+-])){{1,1000}})"
 _CITED = r"[1-9]\d{0,2}(?:[ ]?[,;\u2013\u2014-][ ]?[1-9]\d{0,2}){0,30}"
 _NOT_CITED = "".join(
     rf"(?<!\b{word}[ ]\[)"
@@ -86,14 +87,14 @@ RULES: dict[str, Rule] = {
         "A table of contents: its heading, links within the page, entries with dots and a page number",
         r"^[ #*]*+(?:table[ ]of[ ])?contents[ *:]*+$\n?",
         r"^\[\[_toc_\]\][ ]*+$\n?",
-        r"(?:^[ ]*+(?:[-*+]|\d{1,3}\.)[ ]++\[[^\]\[\n]{1,300}\]\(\#[^)\n]{0,300}\)[ ]*+$\n?)++",
+        r"(?>(?:^[ ]*+(?:[-*+]|\d{1,3}\.)[ ]++\[[^\]\[\n]{1,300}\]\(\#[^)\n]{0,300}\)[ ]*+$\n?)+)",
         r"(?:^[ ]*+\d[^\n]{0,110}+(?<![.:])\n(?=[ ]{8}))?"  # the first line of an entry of two
-        r"^(?:[^\n.]++|\.(?![ ]?\.))*+(?:(?:\.[ ]?){5,}+[ ]*+\w{0,8}|(?:\.[ ]?){4}+[ ]*+\d{1,4})[ ]*+$\n?",
+        r"^(?>(?:[^\n.]++|\.(?![ ]?\.))*)(?:(?>(?:\.[ ]?){5,})[ ]*+\w{0,8}|(?>(?:\.[ ]?){4})[ ]*+\d{1,4})[ ]*+$\n?",
         ignore_case=True,
     ),
     "page-furniture": _rule(
         "Page numbers that stand alone",
-        r"^[ ]*+page[ ]++\d{1,4}(?:[ ]++of[ ]++\d{1,4})?+[ ]*+$\n?",
+        r"^[ ]*+page[ ]++\d{1,4}(?>(?:[ ]++of[ ]++\d{1,4})?)[ ]*+$\n?",
         r"^[ ]*+[-\u2013\u2014][ ]*+\d{1,4}[ ]*+[-\u2013\u2014][ ]*+$\n?",
         ignore_case=True,
     ),
@@ -104,7 +105,8 @@ RULES: dict[str, Rule] = {
         r"^(?P<level>\#{1,6})[ ]+foreword[ ]*+\n+This[ ]technical[ ](?:specification|report)[ ](?:\(T[SR]\)[ ])?"
         rf"has[ ]been[ ]produced[ ]by{_DOWN_TO_NEXT_HEADING}",
         rf"^(?:\d{{1,2}}(?:\.\d{{1,2}}){{0,3}}\.?[ ]+)?(?:{_CLOSING})[ ]*+\n"  # of a memo, whose text is indented
-        rf"(?=\n?(?:[ ]{{2,6}}\S|(?:\d{{1,2}}\.\d{{1,2}}\.?[ ]+)?(?:{_CLOSING})[ ]*+\n))(?:[ ]++[^\n]*+(?:\n|\Z)|\n)*+",
+        rf"(?=\n?(?:[ ]{{2,6}}\S|(?:\d{{1,2}}\.\d{{1,2}}\.?[ ]+)?(?:{_CLOSING})[ ]*+\n))"
+        r"(?>(?:[ ]++[^\n]*+(?:\n|\Z)|\n)*)",
         ignore_case=True,
     ),
     "fields": _rule(
@@ -114,9 +116,9 @@ RULES: dict[str, Rule] = {
     ),
     "html-blocks": _rule(
         "Comments, styles and scripts that an extraction left",
-        r"<!--(?:(?!-->|<!--)[\s\S]){0,20000}+-->",
+        r"<!--(?>(?:(?!-->|<!--)[\s\S]){0,20000})-->",
         r"<style\b[^<>]{0,300}>[^<]{0,20000}+</style>",
-        r"<script\b[^<>]{0,300}>(?:(?!</?script\b)[\s\S]){0,20000}+</script>",
+        r"<script\b[^<>]{0,300}>(?>(?:(?!</?script\b)[\s\S]){0,20000})</script>",
         ignore_case=True,
         sign="<",
     ),
@@ -163,9 +165,10 @@ RULES: dict[str, Rule] = {
     ),
     "bracket-citations": _rule(
         "Citations in brackets, [12] or [3, 5-7]; not indices, ASN.1 tags or ranges such as [0, 7]",
-        rf"\((?:as[ ]in|see(?:[ ]also)?|cf\.|e\.g\.,?|in)[ ]\[{_CITED}\](?:(?:,|[ ]and)?[ ]\[{_CITED}\])*+\)",
-        r"[ ](?:as[ ])?(?:in|by|from|see|cf\.)[ ]\[[1-9]\d{0,2}\](?:(?:,|[ ]and)[ ]\[[1-9]\d{0,2}\])*+(?=[ ]?[.;)]|\Z)",
-        rf"\[(?<![\w\])}}>=∈/]\[){_NOT_CITED}{_CITED}\](?:[ ]?(?:,|and|or|[\u2013-])?[ ]?\[{_CITED}\])*+"
+        rf"\((?:as[ ]in|see(?:[ ]also)?|cf\.|e\.g\.,?|in)[ ]\[{_CITED}\](?>(?:(?:,|[ ]and)?[ ]\[{_CITED}\])*)\)",
+        r"[ ](?:as[ ])?(?:in|by|from|see|cf\.)[ ]\[[1-9]\d{0,2}\]"
+        r"(?>(?:(?:,|[ ]and)[ ]\[[1-9]\d{0,2}\])*)(?=[ ]?[.;)]|\Z)",
+        rf"\[(?<![\w\])}}>=∈/]\[){_NOT_CITED}{_CITED}\](?>(?:[ ]?(?:,|and|or|[\u2013-])?[ ]?\[{_CITED}\])*)"
         rf"(?![\w(\[])(?![ ]+(?:{_ASN1})\b)",
         sign="[",
     ),
@@ -182,7 +185,7 @@ RULES: dict[str, Rule] = {
     ),
     "empty-brackets": _rule(
         "Brackets that the rules above left empty; the brackets of a function stay",
-        r"\((?<![\w>\])}`]\()(?:[ ,;]|see\b|e\.g\.|cf\.)*+\)",
+        r"\((?<![\w>\])}`]\()(?>(?:[ ,;]|see\b|e\.g\.|cf\.)*)\)",
         r"\[(?<![\w>\])}`]\[)[ ,;]*+\](?!\()",
     ),
     "repeated-spaces": _rule("More than one space within a line", r"(?<=[^ \n])[ ]{2,}+(?=[^\n])", replacement=" "),

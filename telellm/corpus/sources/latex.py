@@ -15,7 +15,7 @@ VERBATIM = re.compile(
     r"\\begin\{(verbatim\*?|[BL]?Verbatim\*?|lstlisting|minted|alltt|comment)\}|\\verb(?![a-zA-Z@])\*?([^\s\w*])"
 )
 """The start of text that TeX does not read: an environment (group 1), or `\\verb` and its delimiter (group 2)."""
-AFTER_WORD = re.compile(r"[ \t]*+(?:\n[ \t]*+(?!\n))?+")
+AFTER_WORD = re.compile(r"[ \t]*+(?>(?:\n[ \t]*+(?!\n))?)")
 """Blanks that TeX passes over behind a control word: not an empty line."""
 MAX_OPTION_CHARACTERS = 2_000
 

@@ -51,8 +51,8 @@ _WEB_CHARSETS = {
     "gb2312": "gb18030",
 }
 """What browsers read where a page names the charset (WHATWG Encoding Standard)."""
-_INLINE_FORMULA = re.compile(r"\\\(((?:[^\\]|\\[^()])*+)\\\)")
-_BLOCK_FORMULA = re.compile(r"\\\[((?:[^\\]|\\[^\[\]])*+)\\\]")
+_INLINE_FORMULA = re.compile(r"\\\(((?>(?:[^\\]|\\[^()])*))\\\)")
+_BLOCK_FORMULA = re.compile(r"\\\[((?>(?:[^\\]|\\[^\[\]])*))\\\]")
 
 
 def read(file: SourceFile, languages: Sequence[str] = ("en",)) -> Iterator[Document | Rejected]:

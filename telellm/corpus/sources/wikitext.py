@@ -30,7 +30,7 @@ _LINE_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|table|blockquote|center|dl|d
 _CODE_TAG = re.compile(r"</?(?:code|kbd|samp|tt|var)\b[^<>]*>", re.IGNORECASE)
 _ANY_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _EXTERNAL_LINK = re.compile(
-    r"\[(?:(?:https?|ftp):)?//[^\s\[\]]{1,2000}(?:[ \t]++((?:[^\[\]\n]|\[\[[^\[\]\n]*+\]\])*+))?\]"
+    r"\[(?:(?:https?|ftp):)?//[^\s\[\]]{1,2000}(?:[ \t]++((?>(?:[^\[\]\n]|\[\[[^\[\]\n]*+\]\])*)))?\]"
 )
 _ARGUMENT = re.compile(r"\{\{\{[^{}]*\}\}\}")
 _BRACKET = re.compile(r"^[ \t:*#]*(?P<table>\{\|)(?!\})|\{\{|\[\[|^[ \t]*\|\}(?!\})|\}\}|\]\]", re.MULTILINE)

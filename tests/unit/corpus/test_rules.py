@@ -2,11 +2,13 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telellm.corpus import rules
 from telellm.corpus.protect import mask, unmask
 from telellm.corpus.rules import RULES, apply
 
@@ -174,3 +176,15 @@ def test_a_clean_text_stays_as_it_is(text: str) -> None:
     once, _ = apply(text, RULES)
     twice, _ = apply(once, RULES)
     assert apply(twice, RULES)[0] == twice
+
+
+def test_no_group_repeats_possessively_which_differs_between_versions_of_python():
+    possessive = re.compile(r"(?<!\\)\)(?:[*+?]|\{+\d*,?\d*\}+)\+")
+    package = Path(rules.__file__).parents[1]
+    found = {path.name: possessive.findall(path.read_text()) for path in package.rglob("*.py")}
+    assert not {name: groups for name, groups in found.items() if groups}
+
+
+def test_a_closing_section_takes_nothing_of_the_next_heading():
+    text = "# One\n\nText.\n\n## References\n\n[1] A book.\n\n### Below\n\nMore.\n\n## Next\n\nText."
+    assert apply(text, RULES)[0] == "# One\n\nText.\n\n## Next\n\nText."
