@@ -3,7 +3,7 @@ VENV := .venv
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 STORE ?= store
 
-.PHONY: help venv demo test lint images images-list bundle chart compile docs lock clean
+.PHONY: help venv demo test test-cluster lint images images-list bundle chart compile docs lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ demo: venv ## documents → adapted model → report, on this machine in ten min
 test: venv ## unit tests and the pipelines on this machine
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/unit
 	$(VENV)/bin/python -m pytest tests/local
+
+test-cluster: venv ## jobs in the cluster of KUBECONFIG; TELELLM_LOAD_IMAGE loads images into it ("": they are there)
+	$(VENV)/bin/python -m pytest -v --durations=0 --durations-min=1 tests/cluster $(PYTEST_ARGS)
 
 lint: venv ## format, rules, types, arrows between the rooms
 	$(VENV)/bin/ruff format --check .
