@@ -38,7 +38,9 @@ def section(path: str, settings: type[Settings]) -> Iterator[str]:
         nested = _section_type(field.annotation)
         where = f"{path}.{name}".strip(".")
         if nested is not None and where not in ("evaluation.judge",):
-            inner.append((where + (".<name>" if name == "sources" else ""), nested))
+            inner.append(
+                (where + (".<name>" if name == "sources" else "[]" if _is_list(field.annotation) else ""), nested)
+            )
         if nested is None or field.description:
             rows.append(f"| `{name}` | {_kind(field)} | {_default(field)} | {field.description or ''} |")
     if rows:
@@ -46,6 +48,10 @@ def section(path: str, settings: type[Settings]) -> Iterator[str]:
         yield "\n".join(rows) + "\n"
     for where, nested in inner:
         yield from section(where, nested)
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list
 
 
 def _section_type(annotation: Any) -> type[Settings] | None:
@@ -80,7 +86,7 @@ def _name(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(_name(part) for part in arguments if part is not type(None))
     if origin is list:
-        return f"list of {_name(arguments[0])}"
+        return f"list of {'sections' if _section_type(annotation) else _name(arguments[0])}"
     if origin is tuple:
         return f"{len(arguments)} × {_name(arguments[0])}"
     if origin is dict:

@@ -16,6 +16,8 @@ def check(recipe: Recipe) -> None:
     mistakes += _missing("training.instruct.data", recipe.training.instruct.data)
     for path in recipe.corpus.decontaminate.benchmarks:
         mistakes += _missing("corpus.decontaminate.benchmarks", path)
+    for benchmark in recipe.evaluation.multiple_choice:
+        mistakes += _missing(f"evaluation.multiple_choice: {benchmark.name}", benchmark.path)
     models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}
     if not recipe.lm.endpoint:
         models["lm.model"] = recipe.lm.model

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 MAXIMUM_CHARACTERS = 2**20
 MAXIMUM_VALUES = 10_000
@@ -230,6 +230,27 @@ class Training(Settings):
     lora: Lora = Lora()  # type: ignore[call-arg]
 
 
+class Benchmark(Settings):
+    """Section `evaluation.multiple_choice[]`: a set of multiple choice questions.
+
+    Decontamination scans the corpus for them as for `corpus.decontaminate.benchmarks`.
+    """
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40, description="Name of the benchmark in reports."
+    )
+    path: PathOrUri = Field(description="A file or a folder, here or in a bucket (JSON, JSONL, Parquet, zip).")
+    format: Literal["teleqna", "oranbench", "srsranbench", "open-telco", "generic"] = Field(
+        "generic",
+        description="How a row is written: as TeleQnA, ORAN-Bench, srsRANBench or Open-Telco write theirs, or "
+        "`question`, `options` and `answer` in other ways.",
+    )
+    password_variable: str = Field(
+        "TELEQNA_PASSWORD", description="Environment variable with the password of a zip archive."
+    )
+    max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
+
+
 class Evaluation(Settings):
     """Section `evaluation`."""
 
@@ -239,7 +260,19 @@ class Evaluation(Settings):
     max_questions: int = Field(0, ge=0, description="Questions for answer perplexity; 0: all of them.")
     max_generated: int = Field(0, ge=0, description="Questions that a model answers in words, for SemScore; 0: all.")
     max_answer_tokens: int = Field(96, ge=4, description="Longest answer of a model (tokens).")
-    batch_size: int = Field(8, ge=1, description="Questions that are answered at once.")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="Questions that are answered at once; where likelihoods are measured, of 256 tokens each.",
+    )
+    multiple_choice: list[Benchmark] = Field(
+        [], description="Sets of multiple choice questions that each model is asked."
+    )
+    rotations: int = Field(
+        0,
+        ge=0,
+        description="Orders of its options in which such a question is asked; 0: as many as it has options.",
+    )
     embedder: ModelName = Field(
         "sentence-transformers/all-mpnet-base-v2",
         description="Sentence embedder of SemScore: directory, hub name, package:…",
@@ -248,6 +281,14 @@ class Evaluation(Settings):
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
     seed: int = Field(17, ge=0, description="Seed of samples and resamples.")
+
+    @field_validator("multiple_choice")
+    @classmethod
+    def _names_differ(cls, benchmarks: list[Benchmark]) -> list[Benchmark]:
+        names = [benchmark.name for benchmark in benchmarks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two benchmarks are called {', '.join(twice)}; give each a name of its own")
+        return benchmarks
 
 
 class Gate(Settings):
@@ -553,6 +594,8 @@ def _walk(location: Iterable[str]) -> Any:
                 current = LanguageModel
         elif current == dict[str, Source]:
             field, current = None, Source
+        elif current == list[Benchmark]:
+            field, current = None, Benchmark
         else:
             return field, None
     return field, current

@@ -3,22 +3,21 @@
 Run on the corpus against the recipe's benchmarks, and before training against Tele-Eval's held-out part as well.
 """
 
-import json
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from telellm.recipe import Decontaminate, Recipe, RecipeError
+from telellm.benchmark_questions import all_files, read_texts, reader_digest
+from telellm.recipe import Decontaminate, Recipe
 from telellm.records import Document, Question, Rejected
 from telellm.stage import Context, Output, stage
-from telellm.store import Store, cache_directory, replacing, sha256_file
+from telellm.store import sha256_file
 
 if TYPE_CHECKING:
     import numpy
@@ -31,6 +30,7 @@ LONGEST_PASSAGE = 2_000
 """Characters; in a longer one (a table, a page without blank lines) every line is a passage."""
 MAX_REMOVED_SHARE = 0.5
 """A document that loses more of its text than this is rejected whole."""
+FIELD = "corpus.decontaminate.benchmarks"
 MULTIPLIER = 0x9E3779B97F4A7C15
 """Odd, so that no word's place in a run is lost (the golden ratio's bits)."""
 
@@ -41,7 +41,13 @@ def _place(recipe: Recipe, key: str, inputs: Mapping[str, Output | None]) -> str
 
 
 def _identity(recipe: Recipe) -> list[str]:
-    return [sha256_file(path) for path in _benchmark_files(recipe.corpus.decontaminate)]
+    digests = [sha256_file(path) for path, _ in _benchmarks(recipe)]
+    return [*reader_digest(), *digests] if digests else []
+
+
+def _benchmarks(recipe: Recipe) -> list[tuple[Path, str]]:
+    """Return the files of all benchmarks: what multiple choice is scored on is one without being named twice."""
+    return all_files(recipe.corpus.decontaminate.benchmarks, recipe.evaluation.multiple_choice, FIELD)
 
 
 @stage(sections=("corpus.decontaminate",), produces=Document, place=_place, identity=_identity)
@@ -55,7 +61,8 @@ def decontaminate(
     Source: 8-gram overlap, as in GPT-2 (Radford et al. 2019, Section 4).
     """
     held_out: set[str] = set()
-    texts = [(path.name, text) for path in _benchmark_files(settings) for text in read_questions(path)]
+    benchmarks = _benchmarks(context.recipe)
+    texts = [(path.name, text) for path, variable in benchmarks for text in read_texts(path, FIELD, variable)]
     for question in questions.records(Question) if questions else ():
         if question.split == "held-out":
             held_out.add(question.id)
@@ -183,114 +190,3 @@ def _passage_bounds(text: str) -> list[int]:
         if end - start > LONGEST_PASSAGE:
             bounds.update(start + match.end() for match in re.finditer("\n", text[start:end]))
     return sorted(bounds)
-
-
-def read_questions(path: Path) -> Iterator[str]:
-    """Yield the test texts of a benchmark file: each question with its correct option.
-
-    Reads JSON (a list, or an object of questions) and JSON Lines, whatever the file is called; a row is an object
-    (`question`, `options`/`choices`, `answer`) or a list `[question, options, answer]`. Raises `RecipeError`.
-    """
-    num_questions = 0
-    for row in read_rows(path):
-        question, options, answer = _parts(row)
-        if question:
-            num_questions += 1
-            yield f"{question} {_correct(options, answer) or ''}".strip()
-    if not num_questions:
-        raise RecipeError(
-            f"corpus.decontaminate.benchmarks: {path} holds no questions\n"
-            '  write objects with "question", "options" and "answer", or lists [question, options, answer]'
-        )
-
-
-def read_rows(path: Path) -> Iterator[Any]:
-    """Yield the rows of a JSON or JSON Lines file; raises `RecipeError` when it is neither."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"corpus.decontaminate.benchmarks: {path} cannot be read: {error}") from None
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        whole = None
-    if isinstance(whole, dict | list):
-        is_row = _parts(whole)[0] and not (isinstance(whole, list) and not isinstance(whole[0], str))
-        rows = [whole] if is_row else whole
-        yield from rows.values() if isinstance(rows, dict) else rows
-        return
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise RecipeError(
-                    f"corpus.decontaminate.benchmarks: {path}, line {number} is not JSON; "
-                    "write one question a line, or one list of questions"
-                ) from None
-
-
-def _parts(row: Any) -> tuple[str, list[Any], Any]:
-    if isinstance(row, list) and row:
-        return str(row[0]), row[1] if len(row) > 1 and isinstance(row[1], list) else [], row[-1]
-    if not isinstance(row, dict):
-        return "", [], None
-    lowered = {str(key).lower(): value for key, value in row.items()}
-    question = next((lowered[key] for key in ("question", "statement", "prompt", "text") if lowered.get(key)), "")
-    options = lowered.get("options") or lowered.get("choices") or []
-    if isinstance(options, dict):
-        options = options.get("text", list(options.values()))
-    options = list(options) or [value for key, value in sorted(lowered.items()) if re.match(r"option[ _]?\d", key)]
-    return str(question), options, lowered.get("answer")
-
-
-def _correct(options: list[Any], answer: Any) -> str | None:
-    """Return the correct option's text without its number, or the answer itself where there are no options."""
-    if not options:
-        return str(answer) if answer is not None else None
-    texts = [re.sub(r"^\(?(?:\d{1,2}|[A-Z])[.):]\s*", "", str(option).strip()) for option in options]
-    if isinstance(answer, int):
-        return texts[answer] if 0 <= answer < len(options) else None
-    if answer in options:
-        return texts[options.index(answer)]
-    named = re.fullmatch(r"\(?(?:option[ _]?)?(\d{1,2}|[A-Z])\b[.):]?(.*)", str(answer).strip(), re.DOTALL | re.I)
-    if not named:
-        return None
-    if said := named[2].strip():  # "option 3: its text"
-        return said
-    for option, text in zip(options, texts, strict=True):  # "3" names the option that begins with "3."
-        if re.match(rf"\(?{named[1]}[.):]", str(option).strip()):
-            return text
-    number = int(named[1]) - 1 if named[1].isdigit() else ord(named[1].upper()) - ord("A")
-    return texts[number] if 0 <= number < len(options) else None
-
-
-def _benchmark_files(settings: Decontaminate) -> list[Path]:
-    files: list[Path] = []
-    for name in settings.benchmarks:
-        if "://" in name:
-            files += _fetched(name)
-            continue
-        path = Path(name)
-        if not path.exists():
-            raise RecipeError(f"corpus.decontaminate.benchmarks: {path} does not exist")
-        files += sorted(p for p in path.rglob("*.json*") if p.is_file()) if path.is_dir() else [path]
-    return files
-
-
-def _fetched(uri: str) -> list[Path]:
-    """Return local copies of a benchmark file, or of those in a folder, of a bucket."""
-    parent, _, place = uri.rstrip("/").rpartition("/")
-    store, files = Store.open(parent), []
-    for key, stamp in store.stamps(place):
-        if PurePosixPath(key).suffix in (".json", ".jsonl"):
-            state = sha256(f"{uri}\0{key}\0{stamp}".encode()).hexdigest()[:20]
-            target = cache_directory() / "benchmarks" / state / PurePosixPath(key).name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                with replacing(target) as temporary:
-                    store.download(key, temporary)
-            files.append(target)
-    if not files:
-        raise RecipeError(f"corpus.decontaminate.benchmarks: {uri}: no .json or .jsonl file is there")
-    return files

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from telellm.corpus.decontaminate import Index, decontaminate, read_questions, split, words_of
+from telellm.corpus.decontaminate import Index, decontaminate, split, words_of
 from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document, Question
 from telellm.stage import StageFailed
@@ -160,38 +160,6 @@ def test_hashes_are_the_same_in_every_process() -> None:
     assert outputs == {f"{index_of(QUESTION).hashes.tolist()}\n"}
 
 
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        ([["What?", ["1. this", "2. that"], "2"]], ["What? that"]),
-        ([{"question": "What?", "options": ["this", "that"], "answer": 0}], ["What? this"]),
-        ([{"question": "What?", "choices": ["this", "that"], "answer": "that"}], ["What? that"]),
-        ([{"question": "What?", "choices": {"text": ["this", "that"]}, "answer": "B"}], ["What? that"]),
-        ({"question 0": {"question": "What?", "option 1": "x", "option 2": "y", "answer": "option 2: y"}}, ["What? y"]),
-        ([{"statement": "What?", "answer": "Radio waves."}], ["What? Radio waves."]),
-        ([{"prompt": "What?"}], ["What?"]),
-        ([{"id": 3}, "text", None, {"question": "What?"}], ["What?"]),
-    ],
-)
-def test_questions_are_read_however_they_are_written(rows: object, expected: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "questions.json"
-    path.write_text(json.dumps(rows))
-    assert list(read_questions(path)) == expected
-    if isinstance(rows, list):
-        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-        assert list(read_questions(path)) == expected
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00", b"{'question': 1}\n", b"What is this?\n", b"[]", b"3", b'{"a": 1}']
-)
-def test_a_file_of_no_questions_is_named(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "questions.txt"
-    path.write_bytes(content)
-    with pytest.raises(RecipeError, match=r"questions\.txt"):
-        list(read_questions(path))
-
-
 def test_benchmarks_may_lie_in_a_store(store: Store, recipe_with: Callable[..., Recipe], tmp_path: Path) -> None:
     question = "Which node of the core network anchors the user plane of every session today"
     store.write("benchmarks/one.jsonl", json.dumps({"question": question}).encode())
@@ -200,10 +168,26 @@ def test_benchmarks_may_lie_in_a_store(store: Store, recipe_with: Callable[..., 
         changed = recipe_with(f"corpus.decontaminate.benchmarks=['{benchmark}']", "corpus.decontaminate.ngram_words=8")
         with pytest.raises(StageFailed, match="contaminated"):
             run(decontaminate, changed, store, documents=place)
-    with pytest.raises(RecipeError, match=r"nothing: no .json or .jsonl file is there"):
+    with pytest.raises(RecipeError, match=r"nothing: no .json, .jsonl, .parquet or .zip file is there"):
         run(
             decontaminate,
             recipe_with(f"corpus.decontaminate.benchmarks=['{store.uri}/nothing']"),
             store,
             documents=place,
         )
+
+
+def test_what_multiple_choice_is_scored_on_is_a_benchmark_without_being_named_twice(
+    recipe_with: RecipeWith, directory_store: Store, benchmark: Path
+) -> None:
+    named = recipe_with(f"corpus.decontaminate.benchmarks=[{benchmark}]")
+    scored = recipe_with(f"evaluation.multiple_choice=[{{name: quiz, path: {benchmark}}}]")
+    leaked = Document.create("web", "a", f"{prose(1)}\n\nQuiz! {QUESTION}\n\n{prose(2)}")
+    place = given([leaked], named, directory_store)
+    outputs = [run(decontaminate, recipe, directory_store, documents=place) for recipe in (named, scored)]
+    assert [document.content for document in documents(outputs[1])] == [f"{prose(1)}\n\n{prose(2)}"]
+    assert outputs[0].content == outputs[1].content
+    before = outputs[1].prefix
+    benchmark.write_text(json.dumps({"question": "Why is another question asked here, with as many words as before?"}))
+    after = run(decontaminate, scored, directory_store, documents=place)
+    assert after.prefix != before and documents(after) == [leaked]
