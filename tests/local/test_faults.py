@@ -207,7 +207,7 @@ def test_a_stage_ends_when_nobody_listens_any_more(tmp_path, log):
     )
     assert b'"stage": "slow"' in process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=30) == -signal.SIGTERM
     wait_until(lambda: not any(alive(pid) for _, pid in begun(log)), seconds=10)
     assert len(begun(log)) < NUM_SHARDS
 
