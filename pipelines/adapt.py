@@ -1,14 +1,18 @@
 """Adapt: from documents to a model that knows telecommunications, and a report that says how much better."""
 
+from typing import Any
+
 from kfp import dsl
 
 from pipelines import components as stages
 from pipelines.corpus import make_corpus
 
 
-@dsl.pipeline(name="adapt-model")
-def adapt_model(run: str, documents: str) -> str:
-    """Ask, train, evaluate and report on a snapshot."""
+def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
+    """Ask, train, evaluate and report on a snapshot; `gated`: with the model in production, which the gate may replace.
+
+    The steps stand in the pipeline itself: a pipeline within one costs a pod more.
+    """
     questions = stages.ask(run=run, documents=documents)
     training_text = stages.hold_out(run=run, documents=documents, questions=questions.output)
     packed = stages.pack(run=run, documents=training_text.output)
@@ -19,7 +23,9 @@ def adapt_model(run: str, documents: str) -> str:
         "pretrained": stages.evaluate(run=run, role="pretrained", questions=questions.output, model=pretrained.output),
         "instruct": stages.evaluate(run=run, role="instruct", questions=questions.output, model=instruct.output),
     }
-    return stages.report(run=run, **{role: task.output for role, task in scores.items()}).outputs["Output"]
+    production = stages.evaluate_production(run=run, questions=questions.output).output if gated else ""
+    scored = {role: task.output for role, task in scores.items()}
+    return stages.report(run=run, **scored, production=production).outputs["Output"]
 
 
 @dsl.pipeline(
@@ -37,4 +43,4 @@ def adapt(recipe: str, store: str, name: str = "", model: str = "", changes: str
     """
     run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     documents = make_corpus(run=run.output)
-    return adapt_model(run=run.output, documents=documents.output).output
+    return adapt_model(run=run.output, documents=documents.output)

@@ -23,6 +23,8 @@ STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", 
 """Secret with the store's address and credentials; AWS_CA_BUNDLE may be in it too."""
 LM_SECRET = "telellm-lm"
 """Secret with the key of the language model's server, where it wants one."""
+WEBHOOK_SECRET, WEBHOOK_KEY = "telellm-webhook", "TELELLM_WEBHOOK_URL"
+"""Secret, if there is one, with the URL of the webhook that is told what the gate decided."""
 RESOURCES = {
     "launcher": ("500m", "512Mi"),
     "clean": ("2", "8Gi"),
@@ -52,14 +54,14 @@ def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.Pi
 
         @wraps(body)
         def task(**inputs: Any) -> dsl.PipelineTask:
-            return _placed(made(**inputs).set_caching_options(False), image)
+            return _placed(made(**inputs).set_caching_options(False), image, body.__name__)
 
         return task
 
     return make
 
 
-def _placed(task: dsl.PipelineTask, image: str) -> dsl.PipelineTask:
+def _placed(task: dsl.PipelineTask, image: str, name: str) -> dsl.PipelineTask:
     """Say what a task gets on a cluster; a run on this machine takes no notice of it."""
     cpu, memory = RESOURCES[image]
     task.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
@@ -69,6 +71,8 @@ def _placed(task: dsl.PipelineTask, image: str) -> dsl.PipelineTask:
     kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in STORE_KEYS})
     kubernetes.use_secret_as_env(task, STORE_SECRET, {"AWS_CA_BUNDLE": "AWS_CA_BUNDLE"}, optional=True)
     kubernetes.use_secret_as_env(task, LM_SECRET, {"api-key": "OPENAI_API_KEY"}, optional=True)
+    if name == "promote":
+        kubernetes.use_secret_as_env(task, WEBHOOK_SECRET, {WEBHOOK_KEY: WEBHOOK_KEY}, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="cache", mount_path="/cache")
     kubernetes.use_config_map_as_volume(task, "telellm-ca", mount_path="/etc/telellm/ca", optional=True)
     if image == "launcher":
@@ -82,6 +86,14 @@ def start(recipe: str, store: str, name: str, model: str, changes: str) -> str:
     from telellm.runs import start_run
 
     return start_run(recipe, store, name, model, changes)
+
+
+@component("launcher")
+def start_night(recipe: str, store: str, name: str, model: str, changes: str) -> str:
+    """Begin a night, or go on with one that was cut off; returns the run's address."""
+    from telellm.nights import start_night
+
+    return start_night(recipe, store, name, model, changes)
 
 
 @component("launcher")
@@ -150,10 +162,11 @@ def pack(run: str, documents: str) -> str:
 
 @component("launcher")
 def pretrain(run: str, packed: str) -> str:
-    """Go on with the base model's pretraining on the corpus."""
+    """Go on with the pretraining of the base model, or of the one in production, on the corpus."""
+    from telellm.nights import first_model
     from telellm.runs import run_stage
 
-    return run_stage("pretrain", run, packed=packed)
+    return run_stage("pretrain", run, packed=packed, model=first_model(run))
 
 
 @component("launcher")
@@ -172,20 +185,30 @@ def evaluate(run: str, role: str, questions: str, model: str = "") -> str:
     return run_stage("evaluate", run, label=f"evaluate-{role}", questions=questions, model=model)
 
 
+@component("evaluate")
+def evaluate_production(run: str, questions: str) -> str:
+    """Score the model in production on tonight's questions; before there is one, the base model."""
+    from telellm.nights import production_model
+    from telellm.runs import run_stage
+
+    return run_stage("evaluate", run, label="evaluate-production", questions=questions, model=production_model(run))
+
+
 @component("report")
 def report(
     run: str,
     base: str,
     pretrained: str,
     instruct: str,
+    production: str,
     page: Output[HTML],
     card: Output[Markdown],
     scores: Output[Metrics],
 ) -> str:
-    """Compare the models, write report.html, report.json and the model card, and show them in Kubeflow."""
+    """Compare the models, ask the gate where there is production, and show report and model card in Kubeflow."""
     from telellm.runs import run_stage, show_report
 
-    place = run_stage("report", run, base=base, pretrained=pretrained, instruct=instruct)
+    place = run_stage("report", run, base=base, pretrained=pretrained, instruct=instruct, production=production)
     for name, value in show_report(run, place, page.path, card.path).items():
         scores.log_metric(name, value)
     return place
@@ -194,14 +217,14 @@ def report(
 @component("launcher")
 def look_for_news(run: str, documents: str) -> str:
     """Say whether the snapshot differs from the one that the last night trained on: yes or no."""
-    from telellm.runs import is_new
+    from telellm.nights import is_new
 
     return "yes" if is_new(run, documents) else "no"
 
 
-@component("report")
-def remember(run: str, documents: str, report: str) -> str:
-    """Note that this night is done with this snapshot."""
-    from telellm.runs import remember_snapshot
+@component("launcher")
+def promote(run: str, documents: str, report: str) -> str:
+    """Make the model a version, and put it into production if the gate let it pass."""
+    from telellm.nights import settle
 
-    return remember_snapshot(run, documents)
+    return settle(run, documents, report)

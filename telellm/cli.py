@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
@@ -53,7 +54,13 @@ def run(options: argparse.Namespace) -> int:
     from telellm.recipe import load
 
     recipe = load(options.recipe, options.set)
-    return run_pipeline(options.pipeline, recipe, options.store, options.name or recipe.name)
+    name = options.name or recipe.name
+    if options.pipeline == "nightly" and not options.name:
+        from telellm.nights import name_night
+        from telellm.store import Store
+
+        name = name_night(Store.open(options.store), recipe.name, datetime.now(UTC).date())
+    return run_pipeline(options.pipeline, recipe, options.store, name)
 
 
 def stage(options: argparse.Namespace) -> int:
@@ -87,7 +94,8 @@ def submit(options: argparse.Namespace) -> int:
     from telellm.submit import submit
 
     recipe = load(options.recipe, options.set)
-    return submit(options.pipeline, recipe, options.host, options.store, options.name or recipe.name)
+    name = options.name or ("" if options.pipeline == "nightly" else recipe.name)  # a night names itself
+    return submit(options.pipeline, recipe, options.host, options.store, name)
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -123,6 +131,45 @@ def report(options: argparse.Namespace) -> int:
     run_stage("report", f"{store.uri}/runs/{options.run}", **inputs)
     show_result(store, options.run)
     return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """Show the versions of models, and move the pointer to the one in production."""
+    from telellm import registry
+    from telellm.models import describe_models, describe_version
+    from telellm.store import Store
+
+    store, name = Store.open(options.store), options.name
+    if options.action == "list":
+        lines = list(describe_models(store, [name] if name else registry.models(store)))
+        print("\n".join(lines) if lines else f"{store.uri} has no models yet; telellm run RECIPE --pipeline nightly")
+        return 0
+    if options.action == "show":
+        print("\n".join(describe_version(store, name, options.version)))
+        return 0
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    who = {"by": options.by or _user(), "why": options.why, "at": at}
+    before = registry.production(store, name)
+    if options.action == "promote":
+        now = registry.promote(store, name, options.version, before=before.version if before else None, **who)
+    else:
+        now = registry.rollback(store, name, options.to, **who)
+    if before is not None and now.version == before.version:
+        print(f"{name} {now.version} is in production already")
+    else:
+        print(f"{name} {now.version} is in production (before: {before.version if before else 'none'})")
+    return 0
+
+
+def _user() -> str:
+    """Return who moves a pointer: the account and the machine."""
+    import getpass
+    import socket
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # an account without a name, as in a container
+        return f"{os.getuid()}@{socket.gethostname()}"
 
 
 def compile_pipelines(options: argparse.Namespace) -> int:
@@ -164,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)"
         )
-        added.add_argument("--name", default="", help="name of the run (default: the recipe's)")
+        added.add_argument("--name", default="", help="name of the run (default: the recipe's; nightly: with the date)")
         added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
 
     added = command("run", run, "run a pipeline on this machine")
@@ -202,6 +249,31 @@ def _parser() -> argparse.ArgumentParser:
     added = command("report", report, "build the report of a run again")
     added.add_argument("run", help="name of the run")
     added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+
+    added = command("models", models, "show the versions of models; promote one, or roll back")
+    actions = added.add_subparsers(
+        required=True, dest="action", metavar="list|show|promote|rollback", help="what to do; each has its own --help"
+    )
+
+    def action(name: str, help: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=help, description=help)
+        added.add_argument(
+            "--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)"
+        )
+        added.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        added.add_argument("name", metavar="NAME", nargs="?" if name == "list" else None, help="name of the recipe")
+        if name in ("promote", "rollback"):
+            added.add_argument("--why", required=True, metavar="TEXT", help="the reason, for the history")
+            added.add_argument("--by", default="", metavar="WHO", help="default: this account and machine")
+        return added
+
+    action("list", "list versions, newest first, with what became of each")
+    added = action("show", "show where a version comes from, what the gate said of it, and the history of production")
+    added.add_argument("version", metavar="VERSION", nargs="?", default="", help="default: the one in production")
+    added = action("promote", "put a version that passed the gate into production")
+    added.add_argument("version", metavar="VERSION", help="see telellm models list")
+    added = action("rollback", "put the version before back into production")
+    added.add_argument("--to", default="", metavar="VERSION", help="an earlier version than the one before")
 
     added = command("compile", compile_pipelines, "write the pipelines as Kubeflow YAML")
     added.add_argument("pipeline", nargs="?", choices=PIPELINES, help="default: all of them")

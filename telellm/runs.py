@@ -57,9 +57,7 @@ def start_run(recipe: str, store: str, name: str = "", model: str = "", changes:
     """
     progress = Progress("start")
     try:
-        lines = [line.strip() for line in changes.splitlines() if line.strip()]
-        in_pod = ["cluster.enabled=true"] if in_cluster() else []
-        parsed = parse(recipe, changes=[*lines, *in_pod, *([f"model.name={model}"] if model else [])])
+        parsed = change(recipe, model, changes)
         opened = Store.open(store)
         if parsed.cluster.enabled:
             require(parsed, opened, progress)
@@ -68,6 +66,13 @@ def start_run(recipe: str, store: str, name: str = "", model: str = "", changes:
     except Exception as error:
         fail("start", error, progress)
     return f"{opened.uri}/runs/{name or parsed.name}"
+
+
+def change(recipe: str, model: str, changes: str) -> Recipe:
+    """Return a recipe's text with the changes that a pipeline was given; in a pod of a cluster its jobs run there."""
+    lines = [line.strip() for line in changes.splitlines() if line.strip()]
+    in_pod = ["cluster.enabled=true"] if in_cluster() else []
+    return parse(recipe, changes=[*lines, *in_pod, *([f"model.name={model}"] if model else [])])
 
 
 def share(recipe: Recipe, store: Store) -> Recipe:
@@ -174,25 +179,6 @@ def message_of(error: Exception) -> str:
     if isinstance(error, RecipeError | InvalidStore | StageFailed | StoreUnavailable | TornOutput | ClusterError):
         return str(error)
     return f"{type(error).__name__}: {error}\n  run again with --debug for the traceback"
-
-
-def is_new(run: str, documents: str) -> bool:
-    """Say whether a snapshot's content differs from what the last finished night trained on."""
-    store, _, recipe = open_run(run)
-    last = store.read_json(f"corpora/{recipe.name}/last-night.json") or {}
-    snapshot = Output.find(store, documents)
-    new = last.get("content") != snapshot.content
-    note = f"{snapshot.num_records:,} documents" if new else f"nothing new since the run {last.get('run')}"
-    Progress("news").send(state="done", note=note)
-    return new
-
-
-def remember_snapshot(run: str, documents: str) -> str:
-    """Note that a night is done with this snapshot; returns its content's digest."""
-    store, name, recipe = open_run(run)
-    content = Output.find(store, documents).content
-    store.write_json(f"corpora/{recipe.name}/last-night.json", {"content": content, "snapshot": documents, "run": name})
-    return content
 
 
 def show_report(run: str, place: str, page: str, card: str) -> Mapping[str, float]:

@@ -10,7 +10,10 @@ from telellm.recipe import Evaluation
 from telellm.report.bootstrap import Difference, Measured, compare
 
 Row = Mapping[str, Any]
-PAIRS = (("base", "pretrained"), ("base", "instruct"), ("pretrained", "instruct"))
+PAIRS = (
+    *(("base", "pretrained"), ("base", "instruct"), ("pretrained", "instruct")),
+    *(("production", "pretrained"), ("production", "instruct")),
+)
 
 
 PREDICTS = "predicts the reference answers {}"
@@ -60,28 +63,40 @@ def compare_models(
     rows: Mapping[str, Sequence[Row]], settings: Evaluation, split: str | None = None
 ) -> list[dict[str, Any]]:
     """Compare every pair of roles in every metric over the questions that both answered (of one split, or all)."""
-    comparisons = []
-    for metric in METRICS:
-        for baseline, candidate in PAIRS:
-            if baseline not in rows or candidate not in rows:
-                continue
-            pairs = _paired(rows[baseline], rows[candidate], metric, split)
-            if not pairs:
-                continue
-            difference = compare(
-                measured([first for first, _ in pairs], metric),
-                measured([second for _, second in pairs], metric),
-                settings.bootstrap_samples,
-                settings.confidence,
-                settings.seed,
-            )
-            comparisons.append(
-                {"baseline": baseline, "candidate": candidate, "metric": metric, "split": split or "all"}
-                | {"difference" if name == "value" else name: value for name, value in asdict(difference).items()}
-                | {"confidence": settings.confidence, "better": is_better(metric, difference)}
-                | {"verdict": verdict(metric, baseline, candidate, difference, settings.confidence)}
-            )
-    return comparisons
+    found = [
+        compare_pair((baseline, rows[baseline]), (candidate, rows[candidate]), metric, settings, split)
+        for metric in METRICS
+        for baseline, candidate in PAIRS
+        if baseline in rows and candidate in rows
+    ]
+    return [comparison for comparison in found if comparison is not None]
+
+
+def compare_pair(
+    first: tuple[str, Sequence[Row]],
+    second: tuple[str, Sequence[Row]],
+    metric: str,
+    settings: Evaluation,
+    split: str | None = None,
+) -> dict[str, Any] | None:
+    """Compare two models, each a role and its rows, in a metric; None where no question was answered by both."""
+    (baseline, before), (candidate, after) = first, second
+    pairs = _paired(before, after, metric, split)
+    if not pairs:
+        return None
+    difference = compare(
+        measured([row for row, _ in pairs], metric),
+        measured([row for _, row in pairs], metric),
+        settings.bootstrap_samples,
+        settings.confidence,
+        settings.seed,
+    )
+    return (
+        {"baseline": baseline, "candidate": candidate, "metric": metric, "split": split or "all"}
+        | {"difference" if name == "value" else name: value for name, value in asdict(difference).items()}
+        | {"confidence": settings.confidence, "better": is_better(metric, difference)}
+        | {"verdict": verdict(metric, baseline, candidate, difference, settings.confidence)}
+    )
 
 
 def measured(rows: Sequence[Row], metric: str) -> Measured:

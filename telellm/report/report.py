@@ -9,6 +9,7 @@ from typing import Any
 from telellm.recipe import Evaluation, Recipe
 from telellm.report import gather
 from telellm.report.compare import METRICS, compare_models, interval_text, shown, shown_difference
+from telellm.report.gate import decide
 from telellm.report.truth import read_truth, score_decontaminate, score_deduplicate, score_screen, truth_digest
 from telellm.stage import Context, Output, stage
 
@@ -33,13 +34,16 @@ def report(
     base: Output,
     pretrained: Output | None = None,
     instruct: Output | None = None,
+    production: Output | None = None,
 ) -> None:
     """Put together what the stages of the run wrote down, and compare its models.
 
+    `production` is what was measured of the model that a night compares with (on the first night, of the base model):
+    the gate decides whether it is replaced.
     Writes `report.json`, `report.html` (one file, no network) and `model-card.md`. What a run does not have is left
     out.
     """
-    scored = {"base": base, "pretrained": pretrained, "instruct": instruct}
+    scored = {"base": base, "pretrained": pretrained, "instruct": instruct, "production": production}
     outputs = {role: output for role, output in scored.items() if output is not None}
     context.progress.note("reads what the stages wrote")
     facts = collect(context, settings, outputs)
@@ -64,6 +68,13 @@ def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output
     recipe = context.recipe
     steps = gather.finished_steps(context.store, context.run)
     rows = {role: gather.read_rows(output) for role, output in outputs.items()}
+    gate = None
+    if "production" in rows:
+        night = context.store.read_json(f"runs/{context.run}/night.json") or {}
+        gate = decide(recipe, rows, steps, night)
+        if not night.get("production"):  # what it was compared with is the base model
+            outputs = {role: output for role, output in outputs.items() if role != "production"}
+            del rows["production"]
     comparisons = compare_models(rows, settings)
     by_split = [found for split in ("held-out", "train") for found in compare_models(rows, settings, split)]
     return {
@@ -78,12 +89,16 @@ def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output
         "truth": _score_truth(recipe, steps),
         "tele_eval": gather.describe_questions(steps),
         "training": gather.training_logs(steps),
-        "models": [json.loads(output.path("scores.json").read_text(encoding="utf-8")) for output in outputs.values()],
+        "models": [
+            json.loads(output.path("scores.json").read_text(encoding="utf-8"))
+            | ({"role": role, "name": f"{recipe.name} {gate['production']}"} if role == "production" and gate else {})
+            for role, output in outputs.items()
+        ],
         "comparisons": comparisons,
         "comparisons_by_split": by_split,
         "answers": gather.side_by_side(rows),
         "judge": outputs["base"].summary().get("judge"),
-        "gate": None,
+        "gate": gate,
     }
 
 
@@ -124,6 +139,8 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
             if (found["metric"], found["baseline"], found["candidate"]) == (metric, "base", about.subject):
                 line += f"  ({about.subject} − base {_difference(found)})"
         lines.append(line)
+    if gate := facts["gate"]:
+        lines.append(f"{'gate':<18} {'passed' if gate['promoted'] else 'refused'}: {gate['reason']}")
     return lines
 
 

@@ -190,7 +190,8 @@ def test_on_a_cluster_every_task_has_the_stores_secret_and_a_cache(compiled, nam
         keys = {pair["secretKey"] for secret in executor["secretAsEnv"] for pair in secret["keyToEnv"]}
         needed = {secret["secretName"] for secret in executor["secretAsEnv"] if not secret["optional"]}
         assert needed == {"telellm-store"}
-        assert keys == {*(f"AWS_{name}" for name in NAMES), "api-key"}
+        webhook = {"TELELLM_WEBHOOK_URL"} if label == "exec-promote" else set()
+        assert keys == {*(f"AWS_{name}" for name in NAMES), "api-key", *webhook}
         assert [mount["mountPath"] for mount in executor["emptyDirMounts"]] == ["/cache"], label
 
 

@@ -66,15 +66,6 @@ def test_what_the_user_gave_is_2_and_work_that_failed_is_1(error, code):
     assert ("run again with --debug" in runs.message_of(error)) != foreseen
 
 
-def test_a_night_without_news_is_known_by_its_content(address, tmp_path):
-    store = Store.open(str(tmp_path / "store"))
-    for place, content in (("corpora/a", "1"), ("corpora/b", "1"), ("corpora/c", "2")):
-        store.write_json(f"{place}/manifest.json", {"content": content, "files": {}, "out": 3})
-    assert runs.is_new(address, "corpora/a")
-    runs.remember_snapshot(address, "corpora/a")
-    assert not runs.is_new(address, "corpora/b") and runs.is_new(address, "corpora/c")
-
-
 def test_steps_are_listed_in_the_order_in_which_they_ended(address, tmp_path):
     store = Store.open(str(tmp_path / "store"))
     for label, at in (

@@ -1,0 +1,151 @@
+"""Gate: whether a night's model is better than the one in production by what the recipe asks for."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from telellm.recipe import Evaluation, Recipe
+from telellm.report.compare import METRICS, Row, compare_pair, shown, shown_difference
+from telellm.stage import Output
+
+Criterion = dict[str, Any]
+"""`name`, `passed`, `said` (a sentence), and the figures: `metric`, `value`, `low`, `high`, `limit`, `n`."""
+
+
+def decide(
+    recipe: Recipe, rows: Mapping[str, Sequence[Row]], steps: Mapping[str, Output], night: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the gate's decision: `promoted`, `reason`, the criteria with their figures, and what was compared.
+
+    `rows` holds what was measured of `base`, the candidate, and `production` (the base model on the first night);
+    `night` is what the night wrote down when it began.
+    """
+    settings = recipe.gate
+    candidate, against = settings.candidate, "production" if night.get("production") else "base"
+    evaluation = recipe.evaluation.model_copy(update={"confidence": settings.confidence})
+    baselines = dict.fromkeys([against, "base"])
+    criteria = [_measured(recipe, rows, baselines), _gain(recipe, rows, against, evaluation)]
+    for metric in settings.losses:
+        criteria += [_loss(recipe, rows, baseline, metric, evaluation) for baseline in baselines]
+    criteria.append(_contamination(steps, candidate))
+    failed = [criterion for criterion in criteria if not criterion["passed"]]
+    return {
+        "promoted": not failed,
+        "reason": "; ".join(criterion["said"] for criterion in failed) or criteria[1]["said"],
+        "candidate": candidate,
+        "against": against,
+        "production": night.get("production"),
+        "trained_from": night.get("production") if recipe.nightly.train_from == "production" else None,
+        "criteria": criteria,
+    }
+
+
+def _measured(recipe: Recipe, rows: Mapping[str, Sequence[Row]], baselines: Mapping[str, None]) -> Criterion:
+    """No score that the gate reads is missing, and each rests on enough questions."""
+    settings = recipe.gate
+    lacking, least = [], math.inf
+    for metric in (settings.metric, *settings.losses):
+        split = settings.split if metric == settings.metric else "all"
+        for baseline in baselines:
+            found = _pair(recipe, rows, baseline, metric, recipe.evaluation, split)
+            if found is None or not math.isfinite(found["difference"]):
+                lacking.append(f"{METRICS[metric].title} of {settings.candidate} or {baseline} model")
+            elif metric == settings.metric:
+                least = min(least, found["n"])
+    if lacking:
+        said = f"a score is missing: {', '.join(dict.fromkeys(lacking))}"
+    else:
+        said = f"every score is there; {METRICS[settings.metric].title} rests on {least:,} questions"
+    enough = not lacking and least >= settings.minimum_questions
+    if not lacking and not enough:
+        said = f"too few questions: {least:,} of at least {settings.minimum_questions:,}"
+    value = None if lacking else least
+    return {"name": "measured", "passed": enough, "said": said, "value": value, "limit": settings.minimum_questions}
+
+
+def _gain(recipe: Recipe, rows: Mapping[str, Sequence[Row]], against: str, evaluation: Evaluation) -> Criterion:
+    """The whole interval of the gain lies above the least gain that is asked for."""
+    settings = recipe.gate
+    metric, about = settings.metric, METRICS[settings.metric]
+    found = _pair(recipe, rows, against, metric, evaluation, settings.split)
+    criterion = {"name": "gain", "metric": metric, "against": against, "limit": settings.minimum_gain}
+    if found is None or found["low"] is None:
+        figures = dict.fromkeys(("value", "low", "high", "n"))
+        return criterion | figures | {"passed": False, "said": f"{about.title} cannot be compared with {against}"}
+    sign = -1 if about.lower_is_better else 1
+    low, high = sorted((sign * found["low"], sign * found["high"]))
+    passed = low > settings.minimum_gain  # of what is no number, nothing is greater
+    interval = f"{settings.confidence * 100:g} % interval {_signed(metric, low)} … {_signed(metric, high)}"
+    said = (
+        f"{about.title} {'gains' if passed else 'does not surely gain'} on {against}: "
+        f"{_signed(metric, sign * found['difference'])}, {interval}, n = {found['n']:,}"
+    )
+    if settings.minimum_gain:
+        said += f"; more than {shown(metric, settings.minimum_gain)} is asked for"
+    figures = {"value": sign * found["difference"], "low": low, "high": high, "n": found["n"]}
+    return criterion | figures | {"passed": passed, "said": said}
+
+
+def _loss(
+    recipe: Recipe, rows: Mapping[str, Sequence[Row]], baseline: str, metric: str, evaluation: Evaluation
+) -> Criterion:
+    """A score is not worse than a baseline's by more than the recipe allows."""
+    limit, about = recipe.gate.losses[metric], METRICS[metric]  # type: ignore[index]
+    found = _pair(recipe, rows, baseline, metric, evaluation, "all")
+    criterion = {"name": "loss", "metric": metric, "against": baseline, "limit": limit}
+    if found is None:
+        figures = dict.fromkeys(("value", "low", "high", "n"))
+        return criterion | figures | {"passed": False, "said": f"{about.title} was not measured"}
+    sign = 1 if about.lower_is_better else -1
+    loss = sign * found["difference"]
+    passed = loss <= limit
+    said = (
+        f"{about.title} {_signed(metric, -loss)} against {baseline}: a loss of "
+        f"{shown(metric, limit)} is {'the most' if not passed else 'not exceeded'}"
+    )
+    bounds = (
+        sorted(sign * bound for bound in (found["low"], found["high"])) if found["low"] is not None else [None, None]
+    )
+    figures = {"value": loss, "low": bounds[0], "high": bounds[1], "n": found["n"]}
+    return criterion | figures | {"passed": passed, "said": said}
+
+
+def _contamination(steps: Mapping[str, Output], candidate: str) -> Criterion:
+    """The text that was trained on is that from which benchmarks and these very questions were taken out."""
+    packed, scanned, scored = steps.get("pack"), steps.get("hold-out"), steps.get(f"evaluate-{candidate}")
+    taken_out = sum(
+        sum(steps[label].summary().get("found", {}).values())
+        for label in ("decontaminate", "hold-out")
+        if label in steps
+    )
+    if "decontaminate" not in steps or scanned is None or packed is None or scored is None:
+        trouble = "the training text was not scanned for what the model is tested on"
+    elif _input(packed, "documents") != scanned.content:
+        trouble = "the text that was packed is not the one that was scanned"
+    elif _input(scanned, "questions") != _input(scored, "questions"):
+        trouble = "the training text was scanned for other questions than those that were asked"
+    else:
+        trouble = ""
+    said = trouble or f"no contamination is left in the training text: {taken_out:,} passages were found and taken out"
+    return {"name": "contamination", "passed": not trouble, "said": said, "value": taken_out, "limit": None}
+
+
+def _pair(
+    recipe: Recipe, rows: Mapping[str, Sequence[Row]], baseline: str, metric: str, evaluation: Evaluation, split: str
+) -> dict[str, Any] | None:
+    roles = {"base": rows.get("base", ()), "production": rows.get("production", ())}
+    return compare_pair(
+        (baseline, roles[baseline]),
+        (recipe.gate.candidate, rows.get(recipe.gate.candidate, ())),
+        metric,
+        evaluation,
+        None if split == "all" else split,
+    )
+
+
+def _input(output: Output, name: str) -> str | None:
+    return dict(output.manifest["inputs"].get(name) or {}).get("content")
+
+
+def _signed(metric: str, value: float) -> str:
+    return shown_difference(metric, value)
