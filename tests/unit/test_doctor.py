@@ -15,6 +15,7 @@ def test_a_bucket_is_written_read_and_deleted_in_one_and_in_parts(bucket_uri):
         ("store", "ok"),
         ("store objects", "ok"),
         ("store multipart", "ok"),
+        ("store conditions", "ok"),
     ]
     assert list(Store.open(bucket_uri).list("checks")) == []
 
