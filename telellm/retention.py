@@ -113,7 +113,8 @@ def _named(place: str, manifest: Mapping[str, Any]) -> set[str]:
 def _folders(store: Store, name: str, nights: Iterable[str]) -> dict[str, list[str]]:
     """Return the folders of outputs, shards and checkpoints that this recipe's nights may remove, with their keys."""
     found: dict[str, list[str]] = defaultdict(list)
-    for prefix in ("stages", f"corpora/{name}", f"tele-eval/{name}", *(f"runs/{run}/checkpoints" for run in nights)):
+    checkpoints = [f"runs/{run}/checkpoints" for run in nights]
+    for prefix in ("stages", "packed", f"corpora/{name}", f"tele-eval/{name}", *checkpoints):
         depth = prefix.count("/") + 2
         for key in store.list(prefix):
             parts = key.split("/")

@@ -12,9 +12,10 @@ import pytest
 
 from telellm import nights, notify
 from telellm.nights import name_night, settle, start_night
-from telellm.recipe import Notify, Retention, parse
+from telellm.recipe import Notify, Recipe, Retention, parse
 from telellm.registry import production, promote, versions
 from telellm.retention import sweep
+from telellm.runs import STAGES, find_stage
 from telellm.stage import read_notes
 from telellm.store import Store
 from tests.tiny_nights import adapt, corpus, night
@@ -195,6 +196,17 @@ def test_shards_of_an_output_that_is_kept_are_kept(directory_store: Store) -> No
     assert sweep(store, "telecom", settings, date(2026, 11, 3)).outputs == 1
     left = {key.split("/")[3] for key in store.list("stages/clean/shards")}
     assert left == {"1", "2", "4"} and store.exists("stages/clean/whole/manifest.json")
+
+
+def test_the_outputs_of_every_stage_are_removed_once_they_are_unused(directory_store: Store, recipe: Recipe) -> None:
+    store, settings = directory_store, Retention(unused_days=1)  # type: ignore[call-arg]
+    stages = [find_stage(name) for name in STAGES]
+    places = [stage.place(recipe, "1", {}) if stage.place else f"stages/{stage.name}/1" for stage in stages]
+    for place in places:
+        store.write(f"{place}/manifest.json", b"{}")
+    for day in (1, 2):
+        sweep(store, recipe.name, settings, date(2026, 11, day))
+    assert {place for place in places if store.exists(f"{place}/manifest.json")} == {"runs/<run>/report"}
 
 
 def test_what_is_still_being_written_is_not_unused(directory_store: Store) -> None:

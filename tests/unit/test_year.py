@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -103,9 +104,9 @@ class World:
         self.number += 1
 
     def turn(self) -> None:
-        """Most nights something is new; the folder does not grow for ever."""
+        """Every other night something is new; the folder does not grow for ever."""
         files = sorted(self.folder.iterdir())
-        for change in self.chance.choices(("nothing", "come", "change", "go"), (30, 30, 25, 15), k=1):
+        for change in self.chance.choices(("nothing", "come", "change", "go"), (50, 22, 18, 10), k=1):
             if change == "come" and len(files) < 14:
                 self.add()
             if change == "change":
@@ -146,10 +147,14 @@ def test_a_year_of_nights(tmp_path: Path, mortal: Callable[[float], None], quick
 
     counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
     assert set(counts) == {"died", "nothing new", "promoted", "refused"}, counts
-    assert min(counts.values()) >= 10, counts
+    assert min(counts.values()) >= 5, counts
     one_night = max(after - earlier for earlier, after in pairwise(sizes)) / 2
     assert max(sizes) <= KEPT_NIGHTS * one_night
-    assert max(sizes[NIGHTS // 2 :]) <= 1.25 * max(sizes[30 : NIGHTS // 2])
+    assert fmean(sizes[NIGHTS // 2 :]) <= 1.5 * fmean(sizes[30 : NIGHTS // 2])
+    folders = [*(tmp_path / "store" / "stages").iterdir(), *(tmp_path / "store").glob("*/telecom")]
+    for folder in [*folders, tmp_path / "store" / "packed", tmp_path / "store" / "runs"]:
+        made_a_night = 4 if folder.name == "evaluate" else 1
+        assert len(list(folder.iterdir())) <= made_a_night * KEPT_NIGHTS, folder
     assert not list((tmp_path / "store").rglob("checkpoints/pretrain-*/*")) or outcomes[-1] == "died"
 
 
