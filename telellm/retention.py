@@ -8,6 +8,7 @@ made just now is not named yet.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from telellm.recipe import Retention
 from telellm.registry import production, versions
 from telellm.stage import digest_of
-from telellm.store import Store
+from telellm.store import MANIFEST, PARALLEL_TRANSFERS, Store
 
 
 @dataclass
@@ -92,16 +93,16 @@ def _remove_unused(store: Store, name: str, settings: Retention, today: date, ni
 
 def _used(store: Store) -> set[str]:
     """Return every folder and key that a run or a version of any recipe names."""
-    used: set[str] = set()
-    for key in store.list("runs"):
-        parts = key.split("/")
-        if len(parts) == 4 and parts[2] == "stages" and (note := store.read_json(key)):
-            used |= _named(note["output"], note["manifest"])
-    for key in store.list("models"):
-        if key.count("/") == 3 and key.endswith("/manifest.json") and (version := store.read_json(key)):
-            for output in version["outputs"].values():
-                used |= _named(output["place"], store.manifest(output["place"]) or {})
-    return used
+    notes = [key for key in store.list("runs") if key.count("/") == 3 and key.split("/")[2] == "stages"]
+    manifests = [key for key in store.list("models") if key.count("/") == 3 and key.endswith(f"/{MANIFEST}")]
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:  # of a bucket, each takes some milliseconds
+        named = [(note["output"], note["manifest"]) for note in pool.map(store.read_json, notes) if note]
+        kept = [version["outputs"].values() for version in pool.map(store.read_json, manifests) if version]
+        places = {output["place"] for outputs in kept for output in outputs} - {place for place, _ in named}
+        named += [
+            (place, manifest or {}) for place, manifest in zip(places, pool.map(store.manifest, places), strict=True)
+        ]
+    return set().union(*(_named(place, manifest) for place, manifest in named))
 
 
 def _named(place: str, manifest: Mapping[str, Any]) -> set[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from telellm.lm.models import model_digest, model_directory
 from telellm.store import Store
 from tests.conftest import BUCKET, S3Server
 
@@ -34,6 +35,8 @@ SMALL = [
     "training.instruct.batch_sequences=2",
     "evaluation.max_generated=4",
     "evaluation.max_answer_tokens=24",
+    "gate.minimum_questions=10",
+    "gate.losses={semscore.mean: 2}",
 ]
 
 
@@ -109,6 +112,13 @@ def test_the_adapted_model_beats_its_base_and_a_second_run_does_nothing_again(
 
     night = run(small_recipe, uri, "--pipeline", "nightly", "--name", "night-1", changes=SMALL)
     assert night.returncode == 0 and "report.html" in night.stdout, night.stderr
+    pointer = store.read_json("models/quickstart/production.json")
+    assert pointer is not None and pointer["by"] == "nightly, run night-1"
+    models = subprocess.run([TELELLM, "models", "show", "quickstart", "--store", uri], capture_output=True, text=True)
+    assert models.stdout.startswith(f"quickstart {pointer['version']}: production\n"), models.stderr
+    assert "lineage.json (whole)" in models.stdout and "NOT PASSED" not in models.stdout
+    assert model_digest(pointer["model"]) and (model_directory(pointer["model"]) / "config.json").is_file()
+
     next_night = run(small_recipe, uri, "--pipeline", "nightly", "--name", "night-2", changes=SMALL)
     assert next_night.returncode == 0 and "nothing new since the run night-1" in next_night.stderr
     assert "pretrain" not in next_night.stderr
