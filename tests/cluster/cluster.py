@@ -20,7 +20,7 @@ from tests.conftest import end_with_parent, free_ports
 
 ROOT = Path(__file__).parents[2]
 TELELLM = Path(sys.executable).with_name("telellm")
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 """No test waits for a time: this is when it stops to believe that something will still happen."""
 JOBS = ("pytorchjobs", "jobs")
 
@@ -46,7 +46,7 @@ class Process:
         return self.output.read_text(errors="replace")
 
     def events(self) -> list[dict[str, Any]]:
-        return [event for line in self.said().splitlines() if (event := read_event(line))]
+        return [event for line in self.said().split("\n") if (event := read_event(line))]
 
     def step(self) -> int:
         """The newest training step that it showed."""
