@@ -257,11 +257,7 @@ class Evaluation(Settings):
     max_questions: int = Field(0, ge=0, description="Questions for answer perplexity; 0: all of them.")
     max_generated: int = Field(0, ge=0, description="Questions that a model answers in words, for SemScore; 0: all.")
     max_answer_tokens: int = Field(96, ge=4, description="Longest answer of a model (tokens).")
-    batch_size: int = Field(
-        8,
-        ge=1,
-        description="Questions that are answered at once; where likelihoods are measured, of 256 tokens each.",
-    )
+    batch_size: int = Field(8, ge=1, description="Questions that are answered at once.")
     multiple_choice: list[Benchmark] = Field(
         [], description="Sets of multiple choice questions that each model is asked."
     )

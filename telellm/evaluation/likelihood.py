@@ -1,25 +1,25 @@
 """Likelihood: how likely a model finds what may follow a text, for many texts at once.
 
-Texts of like length are computed together, as many as fill a batch with tokens. What all texts begin with is computed
-once, and so is what the texts of one question begin with (the orders of its options): the attention's keys and values
-are kept and every text goes on from them.
+Texts that begin alike are computed as one tree: what several of them share is computed once, whether that is the
+prompt, the first words of many questions, or a question whose options stand in several orders. The tree is one row of
+tokens, without padding, in which each token sees those on the way from the root to it.
 """
 
-import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Cache, PreTrainedModel
+    from transformers import PreTrainedModel
 
-SHORTEST_SHARED = 8
-"""A shorter common beginning is not worth computing ahead (tokens)."""
-TOKENS_PER_QUESTION = 256
-"""`batch_size` questions of this length fill a batch (tokens)."""
-MAXIMUM_LOGITS = 2**26
-"""Logits that are in memory at once, over all texts of a batch (256 MiB in float32)."""
+TOKENS_PER_QUESTION = {"cpu": 48, "cuda": 512}
+"""How many tokens are computed at once for each question of `batch_size`: on a CPU, what its cache holds is faster."""
+MAXIMUM_LOGITS = {"cpu": 2**25, "cuda": 2**28}
+"""Logits that are in memory at once."""
+ALIKE = 0.05
+"""How far a tree's logits may be from those of its texts one by one, in standard deviations (rounding of bfloat16)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,174 +31,196 @@ class Continued:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """What is fed to the model in one row: a text with an ending but for its last token.
+class _Path:
+    """What the model reads for a text: its tokens and an ending's but for the last.
 
-    Endings that differ only in the last token (the letters of options) share a row.
+    Endings that differ only in the last token (the letters of options) have one path.
     """
 
+    tokens: list[int]
+    first: int
+    """The place that predicts the ending's first token."""
     place: tuple[int, int]
-    """Group, and number in it, of its text."""
-    text: list[int]
-    inner: list[int]
+    """Group, and number in it, of the text."""
     last: dict[int, int]
     """Number of the ending → its last token."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    beginning: list[int]
-    """What its rows share beyond what all texts share; empty where it is not computed ahead."""
-    rows: list[_Row]
-    longest: int
-    """Tokens of a row after the beginnings."""
 
 
 def log_likelihoods(
     model: "PreTrainedModel",
     padding: int,
     groups: Sequence[Sequence[Continued]],
-    batch_tokens: int,
+    batch_size: int,
     advance: Callable[[int], None],
 ) -> list[list[list[float]]]:
     """Return for each text of each group the log-likelihood of each of its endings (nats).
 
-    The texts of a group should begin alike. `advance` is told the number of groups that are done. Log-softmax in
-    float32, at the endings' positions only.
+    `advance` is told the number of groups that are done. Log-softmax in float32, at the endings' places only.
     """
     import torch
 
     found = [[[0.0] * len(continued.endings) for continued in group] for group in groups]
-    rows = [list(_rows(number, group)) for number, group in enumerate(groups)]
+    paths = sorted(
+        (path for number, group in enumerate(groups) for path in _paths(number, group)), key=lambda path: path.tokens
+    )
+    left = Counter(path.place[0] for path in paths)
     with torch.inference_mode():
-        shared, cache, can_share = _compute_shared(model, [row.text for group in rows for row in group])
-        ready = [_prepare(group, len(shared), can_share) for group in rows if group]
-        for batch in _batches(ready, batch_tokens, _vocabulary(model)):
-            for row, scores in _measure(model, padding, batch, len(shared), cache):
-                group, number = row.place
-                for ending, score in scores.items():
-                    found[group][number][ending] = score
-            advance(len(batch))
+        in_trees = bool(paths) and _takes_trees(model, max(len(path.tokens) for path in paths))
+        for batch in (_trees if in_trees else _rectangles)(paths, *_limits(model, batch_size)):
+            scores = _read_tree(model, batch) if in_trees else _read_rows(model, padding, batch)
+            start = done = 0
+            for path in batch:
+                end = start + len(path.tokens) - path.first
+                for ending, score in _add_up(path, scores[start:end]).items():
+                    found[path.place[0]][path.place[1]][ending] = score
+                start = end
+                left[path.place[0]] -= 1
+                done += not left[path.place[0]]
+            advance(done)
     return found
 
 
-def common_beginning(lists: Sequence[list[int]]) -> list[int]:
-    """Return what all lists begin with."""
-    first, last = min(lists), max(lists)
-    length = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
-    return first[: min(len(first), len(last)) if length is None else length]
-
-
-def _rows(group: int, texts: Sequence[Continued]) -> Iterator[_Row]:
+def _paths(group: int, texts: Sequence[Continued]) -> Iterator[_Path]:
     for number, continued in enumerate(texts):
-        by_inner: dict[tuple[int, ...], _Row] = {}
+        found: dict[tuple[int, ...], _Path] = {}
         for ending, tokens in enumerate(continued.endings):
             inner = tuple(tokens[:-1])
-            row = by_inner.setdefault(inner, _Row((group, number), continued.text, list(inner), {}))
-            row.last[ending] = tokens[-1]
-        yield from by_inner.values()
+            fresh = _Path([*continued.text, *inner], len(continued.text) - 1, (group, number), {})
+            found.setdefault(inner, fresh).last[ending] = tokens[-1]
+        yield from found.values()
 
 
-def _compute_shared(model: "PreTrainedModel", texts: list[list[int]]) -> "tuple[list[int], Cache | None, bool]":
-    """Return what all texts begin with, its keys and values, and whether this model's can be gone on from.
-
-    Other layers than plain attention (sliding windows, linear attention) would mind the padding between a beginning
-    and what follows it.
-    """
-    import torch
-    from transformers.cache_utils import DynamicLayer
-
-    if len(texts) < 2:
-        return [], None, False
-    shared = common_beginning([text[:-1] for text in texts])  # the last token of a text predicts its ending
-    ids = torch.tensor([shared or texts[0][:1]], device=model.device)
-    cache = _forward(model, ids, torch.ones_like(ids), None, keep=1).past_key_values
-    if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
-        return [], None, False
-    return (shared, cache, True) if len(shared) >= SHORTEST_SHARED else ([], None, True)
+def _add_up(path: _Path, scores: "torch.Tensor") -> dict[int, float]:
+    """Return the log-likelihood of each ending of a path, given the log-softmax at its places."""
+    inner = sum(float(scores[at, token]) for at, token in enumerate(path.tokens[path.first + 1 :]))
+    return {ending: inner + float(scores[-1, token]) for ending, token in path.last.items()}
 
 
-def _prepare(rows: list[_Row], done: int, can_share: bool) -> _Group:
-    beginning: list[int] = []
-    if can_share and len(rows) > 1:
-        beginning = common_beginning([row.text[:-1] for row in rows])[done:]
-        beginning = beginning if len(beginning) >= SHORTEST_SHARED else []
-    longest = max(len(row.text) + len(row.inner) for row in rows) - done - len(beginning)
-    return _Group(beginning, rows, longest)
+def _limits(model: "PreTrainedModel", batch_size: int) -> tuple[int, int]:
+    """Return the most tokens that are computed at once, and the most places for which logits are kept."""
+    kind = "cuda" if model.device.type == "cuda" else "cpu"
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return batch_size * TOKENS_PER_QUESTION[kind], MAXIMUM_LOGITS[kind] // vocabulary
 
 
-def _vocabulary(model: "PreTrainedModel") -> int:
-    return int(model.config.get_text_config().vocab_size)
-
-
-def _batches(groups: list[_Group], batch_tokens: int, vocabulary: int) -> Iterator[list[_Group]]:
-    """Yield groups of like length, the longest first, with about `batch_tokens` tokens together."""
-    batch: list[_Group] = []
-    num_rows = longest = keep = 0
-    for group in sorted(groups, key=lambda group: (bool(group.beginning), group.longest), reverse=True):
-        most_kept = max(keep, *(len(row.inner) + 1 for row in group.rows))
-        more, most = num_rows + len(group.rows), max(longest, group.longest)
-        full = more * most > batch_tokens or more * most_kept * vocabulary > MAXIMUM_LOGITS
-        if batch and (full or bool(batch[0].beginning) != bool(group.beginning)):
+def _trees(paths: Sequence[_Path], most_tokens: int, most_kept: int) -> Iterator[list[_Path]]:
+    """Yield paths in their order, as many as make a tree of `most_tokens`."""
+    batch: list[_Path] = []
+    num_tokens = num_kept = 0
+    for path in paths:
+        kept = len(path.tokens) - path.first
+        new = len(path.tokens) - (_num_shared(batch[-1].tokens, path.tokens) if batch else 0)
+        if batch and (num_tokens + new > most_tokens or num_kept + kept > most_kept):
             yield batch
-            batch, more, most = [], len(group.rows), group.longest
-            most_kept = max(len(row.inner) + 1 for row in group.rows)
-        batch.append(group)
-        num_rows, longest, keep = more, most, most_kept
+            batch, num_tokens, num_kept, new = [], 0, 0, len(path.tokens)
+        batch.append(path)
+        num_tokens, num_kept = num_tokens + new, num_kept + kept
     if batch:
         yield batch
 
 
-def _measure(
-    model: "PreTrainedModel", padding: int, groups: list[_Group], done: int, cache: "Cache | None"
-) -> "Iterator[tuple[_Row, dict[int, float]]]":
-    """Yield each row of a batch with the log-likelihoods of its endings."""
+def _rectangles(paths: Sequence[_Path], most_tokens: int, most_kept: int) -> Iterator[list[_Path]]:
+    """Yield paths of like length, the longest first, as many as make a batch of `most_tokens` with its padding."""
+    batch: list[_Path] = []
+    num_kept = 0
+    for path in sorted(paths, key=lambda path: len(path.tokens), reverse=True):
+        kept = len(path.tokens) - path.first
+        if batch and ((len(batch) + 1) * len(batch[0].tokens) > most_tokens or num_kept + kept > most_kept):
+            yield batch
+            batch, num_kept = [], 0
+        batch.append(path)
+        num_kept += kept
+    if batch:
+        yield batch
+
+
+def _read_tree(model: "PreTrainedModel", paths: Sequence[_Path]) -> "torch.Tensor":
+    """Return the log-softmax at the paths' places, one path after the other, computed as one tree."""
     import torch
 
-    rows = [row for group in groups for row in group.rows]
-    owners = [number for number, group in enumerate(groups) for _ in group.rows]
-    mask = torch.ones((len(groups), done), dtype=torch.long, device=model.device)
-    if cache is not None:
-        cache = copy.deepcopy(cache)
-        cache.batch_repeat_interleave(len(groups))
-    if groups[0].beginning:
-        ids, mask = _pad([group.beginning for group in groups], padding, mask)
-        cache = _forward(model, ids, mask, cache, keep=1).past_key_values
-    if cache is not None and len(rows) > len(groups):
-        cache.batch_select_indices(torch.tensor(owners, device=model.device))
-    mask = mask[owners]
-    rest = [
-        (row.text + row.inner)[done + len(groups[owner].beginning) :] for row, owner in zip(rows, owners, strict=True)
-    ]
-    ids, mask = _pad(rest, padding, mask)
-    keep = max(len(row.inner) for row in rows) + 1
-    logits = _forward(model, ids, mask, cache, keep).logits
-    for row, values in zip(rows, logits, strict=True):
-        scores = values[-len(row.inner) - 1 :].float().log_softmax(-1)
-        inner = sum(scores[at, token] for at, token in enumerate(row.inner))
-        last = scores[-1, list(row.last.values())] + inner
-        yield row, dict(zip(row.last, last.tolist(), strict=True))
+    if len(paths) == 1:
+        return _read_rows(model, 0, paths)
+    tokens: list[int] = []
+    depths: list[int] = []
+    nodes: list[list[int]] = []
+    for number, path in enumerate(paths):
+        shared = _num_shared(paths[number - 1].tokens, path.tokens) if number else 0
+        new = range(len(tokens), len(tokens) + len(path.tokens) - shared)
+        nodes.append([*(nodes[-1][:shared] if number else []), *new])
+        tokens += path.tokens[shared:]
+        depths += range(shared, len(path.tokens))
+    sees = torch.zeros((len(tokens), len(tokens)), dtype=torch.bool)
+    for on_path in nodes:
+        places = torch.tensor(on_path)
+        sees[places[:, None], places] = torch.ones((len(on_path), len(on_path)), dtype=torch.bool).tril()
+    hidden = torch.finfo(model.dtype).min
+    mask = torch.zeros(sees.shape, dtype=model.dtype).masked_fill(~sees, hidden)[None, None].to(model.device)
+    wanted = [node for path, on_path in zip(paths, nodes, strict=True) for node in on_path[path.first :]]
+    ids = torch.tensor([tokens], device=model.device)
+    positions = torch.tensor([depths], device=model.device)
+    return _log_softmax(model, [(0, node) for node in wanted], ids, mask, positions)
 
 
-def _pad(rows: list[list[int]], padding: int, mask: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """Return rows that end together, and the mask of what is computed already with theirs behind it."""
+def _read_rows(model: "PreTrainedModel", padding: int, paths: Sequence[_Path]) -> "torch.Tensor":
+    """Return the same, a row for each path; padding stands on the right, where nothing looks at it."""
     import torch
 
-    longest = max(map(len, rows))
-    ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=mask.device)
-    seen = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=mask.device)
-    return ids, torch.cat([mask, seen], dim=1)
-
-
-def _forward(
-    model: "PreTrainedModel", ids: "torch.Tensor", mask: "torch.Tensor", cache: "Cache | None", keep: int
-) -> Any:
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    return model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=keep,
+    longest = max(len(path.tokens) for path in paths)
+    gaps = [longest - len(path.tokens) for path in paths]
+    ids = [path.tokens + [padding] * gap for path, gap in zip(paths, gaps, strict=True)]
+    mask = [[1] * (longest - gap) + [0] * gap for gap in gaps]
+    wanted = [(row, at) for row, path in enumerate(paths) for at in range(path.first, len(path.tokens))]
+    return _log_softmax(
+        model, wanted, torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), None
     )
+
+
+def _log_softmax(
+    model: "PreTrainedModel",
+    wanted: Sequence[tuple[int, int]],
+    ids: "torch.Tensor",
+    mask: "torch.Tensor",
+    positions: "torch.Tensor | None",
+) -> "torch.Tensor":
+    """Return the log-softmax at the `wanted` (row, place) pairs, one after the other.
+
+    They are picked before the output layer, which is a fifth of a small model's work.
+    """
+    rows, places = zip(*wanted, strict=True)
+
+    def pick(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0][rows, places][None],)
+
+    head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    handle = head.register_forward_pre_hook(pick)
+    named: dict[str, Any] = {} if positions is None else {"position_ids": positions}
+    try:
+        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, **named).logits
+    finally:
+        handle.remove()
+    return logits[0].float().log_softmax(-1)
+
+
+def _takes_trees(model: "PreTrainedModel", longest: int) -> bool:
+    """Say whether a model computes a tree as it computes the tree's texts.
+
+    Not so where a layer looks at its window or keeps a state instead of reading the mask; it is tried on two texts.
+    """
+    config = model.config.get_text_config()
+    for field in ("sliding_window", "attention_chunk_size"):
+        if 0 < (getattr(config, field, None) or 0) <= longest:
+            return False
+    beginning = [1, 2, 3, 4, 5, 6]
+    tried = [_Path([*beginning, *end], 0, (0, 0), {}) for end in ([7, 8, 9], [8, 7, 9, 7])]
+    try:
+        scores = _read_tree(model, tried)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
+    expected = _read_rows(model, 0, tried)
+    return bool((scores - expected).abs().max() < ALIKE * expected.std())
+
+
+def _num_shared(first: list[int], second: list[int]) -> int:
+    """Return how many tokens two lists begin with alike."""
+    most = min(len(first), len(second))
+    return next((at for at in range(most) if first[at] != second[at]), most)

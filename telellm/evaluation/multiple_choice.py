@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from telellm.benchmark_questions import ChoiceQuestion
-from telellm.evaluation.likelihood import TOKENS_PER_QUESTION, Continued, log_likelihoods
+from telellm.evaluation.likelihood import Continued, log_likelihoods
 from telellm.evaluation.scores import Score, mean
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def ask_choices(
         for number, group in enumerate(groups)
         if max(len(one.text) + len(one.endings[-1]) for one in group) <= longest
     ]
-    padding, batch_tokens = int(tokenizer.pad_token_id or 0), batch_size * TOKENS_PER_QUESTION
-    found = log_likelihoods(model, padding, [groups[number] for number in fitting], batch_tokens, advance)
+    padding = int(tokenizer.pad_token_id or 0)
+    found = log_likelihoods(model, padding, [groups[number] for number in fitting], batch_size, advance)
     return [Choices(questions[number], orders[number], scores) for number, scores in zip(fitting, found, strict=True)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from telellm.evaluation.likelihood import TOKENS_PER_QUESTION, Continued, log_likelihoods
+from telellm.evaluation.likelihood import Continued, log_likelihoods
 from telellm.records import Question
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def measure_answers(
     """
     encoded = [encode(tokenizer, question) for question in questions]
     groups = [[Continued(tokens[:begin], [tokens[begin:]])] for tokens, begin in encoded]
-    found = log_likelihoods(model, int(tokenizer.pad_token_id or 0), groups, batch_size * TOKENS_PER_QUESTION, advance)
+    found = log_likelihoods(model, int(tokenizer.pad_token_id or 0), groups, batch_size, advance)
     return [
         Likelihood(-score, len(tokens) - begin) for ((score,),), (tokens, begin) in zip(found, encoded, strict=True)
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
-from telellm.evaluation.likelihood import Continued, common_beginning, log_likelihoods
+from telellm.evaluation.likelihood import Continued, log_likelihoods
 from telellm.lm.models import load_model
 from tests.tiny_model import make_tiny_model
 
@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def windowed() -> Any:
-    """Its layers see sixteen tokens back, so that padding between a beginning and its end would be seen."""
+    """Its layers see sixteen tokens back, whatever a mask says."""
     torch.manual_seed(1)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = MistralConfig(vocab_size=300, num_key_value_heads=2, sliding_window=16, **shape)  # type: ignore[arg-type]
@@ -49,25 +49,25 @@ GROUPS = st.lists(st.lists(CONTINUED, min_size=1, max_size=3), min_size=1, max_s
 
 
 @settings(max_examples=25, deadline=None)
-@given(GROUPS, st.booleans(), st.booleans(), st.sampled_from([1, 60, 4096]))
+@given(GROUPS, st.booleans(), st.booleans(), st.sampled_from([1, 3, 100]))
 def test_likelihoods_are_those_of_a_loop(
-    model: Any, groups: list[list[Continued]], intro: bool, alike: bool, batch_tokens: int
+    model: Any, groups: list[list[Continued]], intro: bool, alike: bool, batch_size: int
 ) -> None:
     for number, group in enumerate(groups):
         before = (INTRO if intro else []) + (list(range(60 + number, 80 + 2 * number)) if alike else [])
         groups[number] = [Continued(before + one.text, one.endings) for one in group]
     done: list[int] = []
-    found = log_likelihoods(model, 0, groups, batch_tokens, done.append)
+    found = log_likelihoods(model, 0, groups, batch_size, done.append)
     assert flat(found) == pytest.approx(flat(one_by_one(model, groups)), abs=1e-4)
     assert sum(done) == len(groups)
 
 
-def test_layers_with_a_window_are_not_gone_on_from(windowed: Any) -> None:
+def test_layers_with_a_window_get_rows_of_their_own(windowed: Any) -> None:
     groups = [
         [Continued(INTRO + [60 + number] * 10 + [7] * (order + 1), [[5], [6], [6, 9]]) for order in range(3)]
         for number in range(4)
     ]
-    found = log_likelihoods(windowed, 0, groups, 4096, lambda number: None)
+    found = log_likelihoods(windowed, 0, groups, 64, lambda number: None)
     assert flat(found) == pytest.approx(flat(one_by_one(windowed, groups)), abs=1e-4)
 
 
@@ -81,16 +81,29 @@ def test_what_is_shared_is_fed_once_and_letters_share_a_row(model: Any) -> None:
               for number in range(2)]  # fmt: skip
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        log_likelihoods(model, 0, groups, 4096, lambda number: None)
+        log_likelihoods(model, 0, groups, 64, lambda number: None)
     finally:
         handle.remove()
-    assert fed == [(1, 20), (2, 15), (8, 1)]
+    assert fed[-1] == (1, 20 + 2 * 15 + 8)
 
 
 def test_nothing_asked_is_nothing_found(model: Any) -> None:
-    assert log_likelihoods(model, 0, [], 4096, lambda number: None) == []
+    assert log_likelihoods(model, 0, [], 64, lambda number: None) == []
 
 
-def test_the_common_beginning_is_the_longest() -> None:
-    assert common_beginning([[1, 2, 3], [1, 2, 4], [1, 2]]) == [1, 2]
-    assert common_beginning([[1], [2]]) == []
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+def test_a_model_that_cannot_read_a_tree_reads_rows(model: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [[Continued([*INTRO, number], [[1], [2, 3]])] for number in range(5)]
+    expected = one_by_one(model, groups)
+    monkeypatch.setattr(model.config, "_attn_implementation", name)
+    assert flat(log_likelihoods(model, 0, groups, 8, lambda number: None)) == pytest.approx(flat(expected), abs=1e-4)
+    forward, rows = type(model).forward, []
+
+    def blind(self: Any, **named: Any) -> Any:
+        """One that minds only which tokens are there, as one with a state would."""
+        rows.append(len(named["input_ids"]))
+        return forward(self, **(named | {"attention_mask": None}))
+
+    monkeypatch.setattr(type(model), "forward", blind)
+    found = log_likelihoods(model, 0, groups, 8, lambda number: None)
+    assert rows[-1] == 2 * len(groups) and flat(found) == pytest.approx(flat(expected), abs=1e-4)
