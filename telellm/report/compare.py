@@ -1,6 +1,6 @@
 """Compare: what the scores of base, pretrained and instruct model allow to say about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,13 +59,32 @@ METRICS = {
 }
 
 
+def about(metric: str) -> Metric:
+    """Return how a metric is called and shown; `multiple_choice.<benchmark>.accuracy` is one for each benchmark."""
+    if metric in METRICS:
+        return METRICS[metric]
+    name = _benchmark(metric)
+    more, less = (f"chooses the right option of {name} {how} often" for how in ("more", "less"))
+    return Metric(f"{name} accuracy", more, less, False, 3, "pretrained")
+
+
+def metrics_of(rows: Iterable[Row]) -> list[str]:
+    """Return the names of all metrics that may be measured on the rows."""
+    benchmarks = dict.fromkeys(row["benchmark"] for row in rows if row.get("benchmark"))
+    return [*METRICS, *(f"multiple_choice.{name}.accuracy" for name in benchmarks)]
+
+
+def _benchmark(metric: str) -> str:
+    return metric.removeprefix("multiple_choice.").rpartition(".")[0]
+
+
 def compare_models(
     rows: Mapping[str, Sequence[Row]], settings: Evaluation, split: str | None = None
 ) -> list[dict[str, Any]]:
     """Compare every pair of roles in every metric over the questions that both answered (of one split, or all)."""
     found = [
         compare_pair((baseline, rows[baseline]), (candidate, rows[candidate]), metric, settings, split)
-        for metric in METRICS
+        for metric in metrics_of(row for found in rows.values() for row in found)
         for baseline, candidate in PAIRS
         if baseline in rows and candidate in rows
     ]
@@ -109,6 +128,8 @@ def measured(rows: Sequence[Row], metric: str) -> Measured:
         return Measured(np.exp(nll / tokens), ones)
     if metric == "semscore.mean":
         return Measured(np.array([row["semscore"] for row in rows], dtype=float), ones)
+    if metric.startswith("multiple_choice."):
+        return Measured(np.array([row["correct"] for row in rows], dtype=float), ones)
     return Measured(np.array([row["judge_verdict"] == "yes" for row in rows], dtype=float), ones)
 
 
@@ -116,19 +137,19 @@ def is_better(metric: str, difference: Difference) -> bool | None:
     """Say whether the candidate is better; None where the interval includes zero."""
     if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
         return None
-    return (difference.high < 0) == METRICS[metric].lower_is_better
+    return (difference.high < 0) == about(metric).lower_is_better
 
 
 def verdict(metric: str, baseline: str, candidate: str, difference: Difference, confidence: float) -> str:
     """Return one sentence that says what the interval allows and no more."""
-    about = METRICS[metric]
+    named = about(metric)
     better = is_better(metric, difference)
     figures = (
-        f"{about.title} {shown_difference(metric, difference.value)}, {interval_text(metric, difference, confidence)}"
+        f"{named.title} {shown_difference(metric, difference.value)}, {interval_text(metric, difference, confidence)}"
     )
     if better is None:
         return f"No difference between {candidate} and {baseline} model is shown ({figures})."
-    return f"The {candidate} model {about.better if better else about.worse} than the {baseline} ({figures})."
+    return f"The {candidate} model {named.better if better else named.worse} than the {baseline} ({figures})."
 
 
 def interval_text(metric: str, difference: Difference, confidence: float) -> str:
@@ -165,4 +186,6 @@ def _has(row: Row, metric: str) -> bool:
         return row["nll"] is not None
     if metric == "semscore.mean":
         return row["semscore"] is not None
+    if metric.startswith("multiple_choice."):
+        return row.get("benchmark") == _benchmark(metric)
     return row["judge_verdict"] in ("yes", "no")

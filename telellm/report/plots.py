@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from telellm.report.compare import METRICS, shown_difference
+from telellm.report.compare import about, shown_difference
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -17,9 +17,8 @@ LABELS = 166
 def interval_plot(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, "Markup"]:
     """Return for each metric a drawing of its differences: a dot, its interval, and zero."""
     drawings = {}
-    for metric in METRICS:
-        if found := [entry for entry in comparisons if entry["metric"] == metric]:
-            drawings[metric] = _intervals(metric, found)
+    for metric in dict.fromkeys(entry["metric"] for entry in comparisons):
+        drawings[metric] = _intervals(metric, [entry for entry in comparisons if entry["metric"] == metric])
     return drawings
 
 
@@ -99,7 +98,7 @@ def _intervals(metric: str, found: Sequence[Mapping[str, Any]]) -> "Markup":
         parts.append(f'<circle class="dot" cx="{x(entry["difference"]):.1f}" cy="{y:.1f}" r="5"/>')
         value = shown_difference(metric, entry["difference"])
         parts.append(f'<text class="value" x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{value}</text></g>')
-    return _svg(WIDTH, height, parts, f"Differences in {METRICS[metric].title}")
+    return _svg(WIDTH, height, parts, f"Differences in {about(metric).title}")
 
 
 def _axis(low: float, high: float, number: int) -> tuple[float, float, list[float]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from telellm.recipe import Evaluation, Recipe
 from telellm.report import gather
-from telellm.report.compare import METRICS, compare_models, interval_text, shown, shown_difference
+from telellm.report.compare import METRICS, about, compare_models, interval_text, shown, shown_difference
 from telellm.report.gate import decide
 from telellm.report.truth import read_truth, score_decontaminate, score_deduplicate, score_screen, truth_digest
 from telellm.stage import Context, Output, stage
@@ -126,7 +126,8 @@ def headline(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def summary_lines(facts: Mapping[str, Any]) -> list[str]:
     """Return a line a metric for the end of a run: the values, and the difference that says most."""
     lines = []
-    for metric, about in METRICS.items():
+    for metric in _measured_metrics(facts):
+        named = about(metric)
         values = [
             (model["role"], model["metrics"][metric]["value"])
             for model in facts["models"]
@@ -134,14 +135,20 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
         ]
         if not values or metric == "answer_perplexity.question_mean":
             continue
-        line = f"{about.title:<18} " + " → ".join(f"{role} {shown(metric, value)}" for role, value in values)
+        line = f"{named.title:<18} " + " → ".join(f"{role} {shown(metric, value)}" for role, value in values)
         for found in facts["comparisons"]:
-            if (found["metric"], found["baseline"], found["candidate"]) == (metric, "base", about.subject):
-                line += f"  ({about.subject} − base {_difference(found)})"
+            if (found["metric"], found["baseline"], found["candidate"]) == (metric, "base", named.subject):
+                line += f"  ({named.subject} − base {_difference(found)})"
         lines.append(line)
     if gate := facts["gate"]:
         lines.append(f"{'gate':<18} {'passed' if gate['promoted'] else 'refused'}: {gate['reason']}")
     return lines
+
+
+def _measured_metrics(facts: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that the report shows: Tele-Eval's, and the accuracy in each benchmark of multiple choice."""
+    benchmarks = dict.fromkeys(name for model in facts["models"] for name in model.get("multiple_choice", {}))
+    return [*METRICS, *(f"multiple_choice.{name}.accuracy" for name in benchmarks)]
 
 
 def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:
@@ -162,7 +169,8 @@ def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:
     return environment.get_template(template).render(
         facts,
         recipe_yaml=recipe.to_yaml(),
-        metrics=METRICS,
+        metrics={metric: about(metric) for metric in _measured_metrics(facts)},
+        question_metrics=METRICS,
         shown=shown,
         funnel=gather.funnel(facts["stages"]),
         interval_plot=plots.interval_plot(facts["comparisons"]),

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 
+from telellm.benchmark_questions import ChoiceQuestion
+from telellm.evaluation.multiple_choice import Choices, add_up_choices, describe_choices, orders_of
 from telellm.execution import execute
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Question, Rejected
@@ -158,12 +160,35 @@ def measured(questions: list[Question], role: str) -> list[dict[str, Any]]:
     return rows
 
 
+def chosen(role: str) -> list[Choices]:
+    """What a model of that role chose of a quiz: the instruct model likes the first letter."""
+    own = np.random.default_rng(len(role))
+    found = []
+    for number in range(40):
+        options = ("three", "four", "a <b>bold</b> one", "all of the above" if number == 7 else "none")
+        question = ChoiceQuestion(f"quiz_{number}", f"Which? ({number})", options, number % 4, number == 7)
+        orders = orders_of(question, 0)
+        merit = own.normal(0, 1, 4)
+        merit[question.answer] += {"base": 0.4, "pretrained": 1.4}.get(role, 1.2)
+        scores = [[float(merit[option]) + (3 if role == "instruct" and not place else 0)
+                   for place, option in enumerate(order)] for order in orders]  # fmt: skip
+        found.append(Choices(question, orders, scores))
+    return found
+
+
 def write_scores(folder: Path, role: str, rows: list[dict[str, Any]]) -> None:
     from telellm.evaluation.scores import add_up
 
-    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "questions.parquet")
+    quiz = chosen(role)
+    whole = [*rows, *(one.row("quiz") for one in quiz)]
+    names = dict.fromkeys(name for row in whole for name in row)
+    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in whole])
+    parquet.write_table(table, folder / "questions.parquet")
     splits = {split: add_up([row for row in rows if row["split"] == split]) for split in ("train", "held-out")}
-    scores = {"name": f"telecom-small-{role}", "role": role, "metrics": add_up(rows), "by_split": splits}
+    scores = {"name": f"telecom-small-{role}", "role": role, "by_split": splits}
+    scores |= {"metrics": add_up(rows) | add_up_choices({"quiz": quiz})}
+    about = describe_choices(quiz, 0.95) | {"rows": 43, "skipped": {"no options": 2, "asked before": 1}}
+    scores["multiple_choice"] = {"quiz": about}
     (folder / "scores.json").write_text(json.dumps(scores))
 
 

@@ -38,3 +38,23 @@ def test_the_splits_are_compared_apart() -> None:
     rows = {"base": base, "pretrained": better}
     assert compare_models(rows, SETTINGS, "held-out")[0]["better"] is True
     assert compare_models(rows, SETTINGS, "train")[0]["better"] is None
+
+
+def test_a_benchmark_is_compared_over_its_own_questions() -> None:
+    def chose(number: int, correct: float, benchmark: str = "quiz") -> dict[str, Any]:
+        row = {"id": f"{benchmark}_{number}", "statement": "Which?", "split": "benchmark", "benchmark": benchmark}
+        return row | {"correct": correct, "nll": None, "semscore": None, "judge_verdict": None}
+
+    rows = {
+        "base": [row(1), *(chose(number, 0.0) for number in range(9)), chose(1, 1.0, "other-quiz")],
+        "pretrained": [row(1), *(chose(number, float(number > 1)) for number in range(8)), chose(1, 1.0, "other-quiz")],
+    }
+    found = {entry["metric"]: entry for entry in compare_models(rows, SETTINGS)}
+    quiz = found["multiple_choice.quiz.accuracy"]
+    assert (quiz["n"], quiz["difference"], quiz["better"]) == (8, 0.75, True)
+    assert (
+        "pretrained model chooses the right option of quiz more often than the base (quiz accuracy +0.750"
+        in (quiz["verdict"])
+    )
+    assert found["multiple_choice.other-quiz.accuracy"]["n"] == 1
+    assert not [entry for entry in compare_models(rows, SETTINGS, "train") if "choice" in entry["metric"]]

@@ -60,6 +60,7 @@ def test_the_report_has_every_part_that_others_read(facts: dict[str, Any]) -> No
             "answer_perplexity.question_mean",
             "semscore.mean",
             "llm_eval.accuracy",
+            "multiple_choice.quiz.accuracy",
         ):
             assert set(model["metrics"][metric]) == {"value", "stderr", "n"}
     assert facts["gate"] is None
@@ -120,7 +121,7 @@ def test_the_page_opens_without_a_network_and_runs_nothing(output: Output) -> No
     assert len(text) < 1_000_000
     assert page.references and all(reference.startswith("#") for reference in page.references)
     assert "script" not in page.tags and "&lt;script&gt;alert(1)" in text
-    assert page.tags.count("svg") == 4 + 2
+    assert page.tags.count("svg") == 5 + 2
 
 
 def test_every_section_that_the_page_links_to_is_there(output: Output) -> None:
@@ -164,3 +165,16 @@ def test_a_truth_that_is_not_there_is_the_users_mistake(finished: Run) -> None:
     recipe, store, inputs = finished
     with pytest.raises(RecipeError, match="is not a folder"):
         execute(report, recipe.model_copy(update={"truth": "/nowhere/truth"}), store, "run-4", inputs)
+
+
+def test_multiple_choice_is_shown_with_what_its_accuracy_means(facts: dict[str, Any], output: Output) -> None:
+    text = output.path("report.html").read_text()
+    assert "Multiple choice" in text and "no options 2" in text and "Noise of the order" in text
+    assert "Difference in quiz accuracy" in text
+    instruct = facts["models"][2]
+    about = instruct["multiple_choice"]["quiz"]
+    assert about["chosen_by_place"][0] > 0.8 and about["fixed_order"] == 1
+    accuracy, one_order = (instruct["metrics"][f"multiple_choice.quiz.{name}"] for name in ("accuracy", "one_order"))
+    assert accuracy["value"] > one_order["value"] + 0.2
+    assert any(line.startswith("quiz accuracy") for line in output.summary()["lines"])
+    assert "| quiz accuracy |" in output.path("model-card.md").read_text()
