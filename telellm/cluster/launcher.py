@@ -212,6 +212,8 @@ class _Follower:
     def _judge(self, state: State, queued: float, worked: float, at_work: bool) -> None:
         """Give the job up where a limit is passed; says why it waits where it does."""
         settings = self.settings
+        if state.phase == "queued" or any(map(pods.has_no_room, self.pods.values())):
+            self.restarts.clear()  # the others end when they have waited long enough for a pod without a node
         if not at_work:
             reason = self._waiting_reason(state)
             self.progress.note(f"waits {duration(queued)}: {reason}")

@@ -87,6 +87,14 @@ def waits_for(pod: Pod) -> str:
     )
 
 
+def has_no_room(pod: Pod) -> bool:
+    """Say whether the scheduler finds no node for a pod."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return phase(pod) == "Pending" and any(
+        condition["type"] == "PodScheduled" and condition["status"] == "False" for condition in conditions
+    )
+
+
 def hopeless(pod: Pod) -> str:
     """Return why a pod will never start: an image that is not there, a secret that is missing; "" otherwise."""
     for state in _states(pod):

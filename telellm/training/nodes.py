@@ -9,14 +9,15 @@ import socket
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from telellm.progress import Progress
-from telellm.stage import Interrupted
 from telellm.store import Store
 from telellm.training.job import Job
-from telellm.training.torchrun import Node, joined, run_program
+from telellm.training.torchrun import Node, Superseded, joined, run_program
 
 PAUSE_SECONDS = 0.5
 
@@ -30,7 +31,8 @@ def call(store: Store, job: Job, node: Node) -> None:
 def follow(store: Store, run: str, stage: str, label: str, key: str, node: Node, progress: Progress) -> None:
     """Train with the first node, when it calls; returns when the stage's output is in the store.
 
-    Raises `StageFailed` or `Interrupted` as the program does, and `Interrupted` when the first node starts again.
+    When the first node starts again, it calls again, and this one joins it anew. Raises `StageFailed` or `Interrupted`
+    as the program does.
     """
     place = f"runs/{run}/checkpoints/{stage}-{key}/call.json"
 
@@ -38,23 +40,24 @@ def follow(store: Store, run: str, stage: str, label: str, key: str, node: Node,
         note = store.read_json(f"runs/{run}/stages/{label}.json")
         return note is not None and note["manifest"]["digest"] == key
 
-    progress.note("waits for the first node")
+    def has_moved(attempt: str) -> bool:
+        """Whether the first node calls anew; no call at all means that it is putting the output away."""
+        return (store.read_json(place) or {}).get("attempt", attempt) != attempt
+
     while not is_done():
+        progress.note("waits for the first node")
         about = store.read_json(place)
-        if about is not None and _listens(about["address"], node.port):
-            break
-        time.sleep(PAUSE_SECONDS)
-    else:
-        return
-    with tempfile.TemporaryDirectory(prefix=f"telellm-{stage}-") as folder:
-        run_program(Job(**about["job"]), Path(folder), progress, joined(node, about["address"]))
-    progress.note("waits for the first node to put the model away")
-    attempt = (store.read_json(place) or {}).get("attempt")
-    while not is_done():
-        about = store.read_json(place)
-        if about is not None and about["attempt"] != attempt:
-            raise Interrupted(f"{label}: the first node has started again")
-        time.sleep(PAUSE_SECONDS)
+        if about is None or not _listens(about["address"], node.port):
+            time.sleep(PAUSE_SECONDS)
+            continue
+        superseded = partial(has_moved, about["attempt"])
+        with tempfile.TemporaryDirectory(prefix=f"telellm-{stage}-") as folder, suppress(Superseded):
+            progress.note(f"joins the first node at {about['address']}")
+            job, arguments = Job(**about["job"]), joined(node, about["address"])
+            run_program(job, Path(folder), progress, arguments, superseded)
+            progress.note("waits for the first node to put the model away")
+            while not is_done() and not superseded():
+                time.sleep(PAUSE_SECONDS)
 
 
 def _listens(address: str, port: int) -> bool:

@@ -4,7 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from telellm.training.job import Complaint, Job, Step, read_event
 
 LINES_KEPT = 30
 RENDEZVOUS_SECONDS = 300
+PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,18 @@ def joined(node: Node, address: str) -> list[str]:
     ]
 
 
-def run_program(job: Job, work: Path, progress: Progress, arguments: list[str]) -> None:
+class Superseded(Interrupted):
+    """The first node has started again, and calls the others to where it is now."""
+
+
+def run_program(
+    job: Job, work: Path, progress: Progress, arguments: list[str], superseded: Callable[[], bool] | None = None
+) -> None:
     """Run the program to its end, and show its steps; what it makes is in `work`.
 
-    Raises `StageFailed` with the program's own words when it fails, `Interrupted` when something outside ended it: a
-    process was killed, another node is gone, the store stayed away.
+    It is ended as soon as `superseded` says so, which is asked all the while. Raises `StageFailed` with the program's
+    own words when it fails, `Interrupted` when something outside ended it: a process was killed, another node is gone,
+    the store stayed away.
     """
     file = job.write(work / "job.json")
     command = [sys.executable, "-m", "torch.distributed.run", *arguments]
@@ -72,6 +83,7 @@ def run_program(job: Job, work: Path, progress: Progress, arguments: list[str]) 
         preexec_fn=end_with_parent,
     )
     assert process.stdout is not None
+    is_superseded = _end_when(superseded, process) if superseded else threading.Event()
     lines: deque[str] = deque(maxlen=LINES_KEPT)
     complaints: list[Complaint] = []
     try:
@@ -89,12 +101,30 @@ def run_program(job: Job, work: Path, progress: Progress, arguments: list[str]) 
     finally:
         process.terminate()
         process.wait()
+    if is_superseded.is_set():
+        raise Superseded(f"{progress.stage}: the first node has started again")
     if code:
         # of several processes, one had a reason of its own, the others lost it
         cause = min(complaints, key=lambda complaint: complaint.interrupted, default=None)
         said = cause.text if cause else "\n".join(lines)
         failure = StageFailed if cause and not cause.interrupted else Interrupted
         raise failure(f"{progress.stage}: the training program ended with code {code}: {said}")
+
+
+def _end_when(superseded: Callable[[], bool], process: "subprocess.Popen[str]") -> threading.Event:
+    """End a process when `superseded` says so; returns what is set then."""
+    happened = threading.Event()
+
+    def watch() -> None:
+        while process.poll() is None:
+            if superseded():
+                happened.set()
+                process.kill()  # torchrun does not hear a gentler signal while it waits for a node that is gone
+                return
+            time.sleep(PAUSE_SECONDS)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return happened
 
 
 def _environment(arguments: list[str]) -> dict[str, str]:

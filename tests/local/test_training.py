@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from telellm.execution import execute
+from telellm.progress import Progress
 from telellm.recipe import Corpus, Recipe, parse
 from telellm.records import Document
 from telellm.runs import start_run
@@ -23,6 +25,7 @@ from telellm.training.instruct import instruct
 from telellm.training.job import Job
 from telellm.training.pack import pack
 from telellm.training.pretrain import pretrain
+from telellm.training.torchrun import Node, Superseded, joined, run_program
 from tests.conftest import free_ports
 from tests.tiny_model import make_tiny_model
 
@@ -236,6 +239,17 @@ def test_when_the_first_node_is_killed_the_other_asks_to_be_started_again(addres
     assert [node.wait(timeout=120) for node in again] == [0, 0]
     assert reached >= 5
     assert [line["step"] for line in finished_log(tmp_path)] == list(range(1, len(finished_log(tmp_path)) + 1))
+
+
+def test_a_node_that_joined_one_that_was_lost_is_called_away(address: str, tmp_path: Path) -> None:
+    key, silent = address.split()[-1], Progress("pretrain", lambda event: None)
+    job = Job("pretrain", "", str(tmp_path / "store"), "", "", f"runs/two-nodes/checkpoints/pretrain-{key}")
+    calls = iter([False, False, True])
+    with socket.create_server(("127.0.0.1", 0)) as lost:  # it takes connections, and never answers
+        arguments = joined(Node(1, 2, "1", lost.getsockname()[1]), "127.0.0.1")
+        with pytest.raises(Superseded):
+            run_program(job, tmp_path, silent, arguments, superseded=lambda: next(calls))
+    assert next(calls, "asked no more") == "asked no more"
 
 
 def test_a_node_with_another_key_than_its_job_has_ends_for_good(address: str, tmp_path: Path) -> None:
