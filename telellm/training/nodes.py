@@ -42,7 +42,7 @@ def follow(store: Store, run: str, stage: str, label: str, key: str, node: Node,
 
     def has_moved(attempt: str) -> bool:
         """Whether the first node calls anew; no call at all means that it is putting the output away."""
-        return (store.read_json(place) or {}).get("attempt", attempt) != attempt
+        return bool((store.read_json(place) or {}).get("attempt", attempt) != attempt)
 
     while not is_done():
         progress.note("waits for the first node")
