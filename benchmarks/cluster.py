@@ -140,7 +140,7 @@ def measure_start(recipe: Recipe, store: str, packed: str) -> dict[str, float]:
     running = max(moment for key, moment in moments.items() if key.startswith("running"))
     succeeded = max(moment for key, moment in moments.items() if key.startswith("succeeded"))
     marks = [began, moments["created"], moments["scheduled"], running, at["met"], at["dealt"], at["step"]]
-    phases = {phase: round(late - early, 2) for phase, early, late in zip(PHASES, marks, marks[1:], strict=True)}
+    phases = {phase: round(late - early, 2) for phase, early, late in zip(PHASES, marks[:-1], marks[1:], strict=True)}
     return phases | {
         "all until the first step": round(at["step"] - began, 2),
         "after the pods' end": round(ended - succeeded, 2),

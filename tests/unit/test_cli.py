@@ -134,6 +134,7 @@ def test_ctrl_c_says_that_the_work_is_kept(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
         )
         silent.settimeout(60)
         connection, _ = silent.accept()
