@@ -35,6 +35,7 @@ SMALL = [
     "training.instruct.batch_sequences=2",
     "evaluation.max_generated=4",
     "evaluation.max_answer_tokens=24",
+    "evaluation.rotations=1",
     "gate.minimum_questions=10",
     "gate.losses={semscore.mean: 2}",
 ]

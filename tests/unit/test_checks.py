@@ -23,7 +23,8 @@ def test_a_recipe_whose_files_are_there_passes(folder):
 def test_every_file_that_is_missing_is_named_with_what_is_there(folder):
     text = SMALL.replace("path: raw", "path: rwa") + (
         "truth: nowhere/truth\ncorpus: {decontaminate: {benchmarks: [a.jsonl]}}\n"
-        "training: {pack: {replay: instructions.jsonl/x}, instruct: {data: i.jsonl}}\nevaluation: {embedder: ./none}\n"
+        "training: {pack: {replay: instructions.jsonl/x}, instruct: {data: i.jsonl}}\n"
+        "evaluation: {embedder: ./none, multiple_choice: [{name: quiz, path: q.zip}]}\n"
     )
     with pytest.raises(RecipeError) as caught:
         check(parse(text, folder=folder))
@@ -35,6 +36,7 @@ def test_every_file_that_is_missing_is_named_with_what_is_there(folder):
         "training.instruct.data",
         "corpus.decontaminate.benchmarks",
         "evaluation.embedder",
+        "evaluation.multiple_choice: quiz",
     ):
         assert f"{field}: " in said
     assert (

@@ -323,3 +323,13 @@ def test_a_section_is_found_by_its_path(recipe):
 
 def test_a_change_to_nothing_empties_a_field(recipe_with):
     assert recipe_with("truth=").truth == ""
+
+
+def test_benchmarks_have_names_of_their_own_and_known_fields(tmp_path):
+    text = "name: a\nmodel: {name: m}\nsources: {one: {category: web, path: raw}}\nevaluation: {multiple_choice: [%s]}"
+    with pytest.raises(RecipeError, match="two benchmarks are called quiz"):
+        parse(text % "{name: quiz, path: a}, {name: quiz, path: b}", folder=tmp_path)
+    with pytest.raises(RecipeError, match=r'there is no field "form"\n  known fields: name, path, format'):
+        parse(text % "{name: quiz, path: a, form: x}", folder=tmp_path)
+    recipe = parse(text % "{name: quiz, path: a.zip, format: teleqna}", folder=tmp_path)
+    assert recipe.evaluation.multiple_choice[0].path == str(tmp_path / "a.zip")
