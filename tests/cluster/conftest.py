@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 from telellm import __version__
 from telellm.recipe import Recipe, parse
 from telellm.runs import share
-from telellm.store import Store
+from telellm.store import Store, alone
 from tests.cluster.cluster import ROOT, Cluster, copy_output, forwarded_store, note, remembered_jobs
 from tests.tiny_model import make_tiny_model
 
@@ -80,8 +81,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     missing += [f"{program} on PATH" for program in ("kubectl",) if shutil.which(program) is None]
     if missing:
         pytest.exit("make test-cluster needs\n  " + "\n  ".join(missing), returncode=2)
-    folder = tmp_path_factory.mktemp("cluster")
-    made = Cluster(NAMESPACE, os.environ["KUBECONFIG"], folder)
+    made = Cluster(NAMESPACE, os.environ["KUBECONFIG"], tmp_path_factory.mktemp("cluster"))
+    # two at once would take the namespace from each other
+    with alone(Path(tempfile.gettempdir()) / NAMESPACE):
+        yield from _prepared(made)
+
+
+def _prepared(made: Cluster) -> Iterator[Cluster]:
     before = dict(os.environ)
     _remove(made)
     try:
@@ -90,7 +96,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         with forwarded_store(made) as endpoint:
             made.environment |= _store_environment(made, endpoint)
             made.environment |= {"KUBECONFIG": str(_launcher_kubeconfig(made)), "OMP_NUM_THREADS": "1"}
-            os.environ.update(made.environment)
+            os.environ.update({name: value for name, value in made.environment.items() if name != "KUBECONFIG"})
             os.environ.pop("AWS_CA_BUNDLE", None)
             made.in_minio("mc mb here/telellm here/raw")
             yield made
@@ -225,7 +231,7 @@ def packed(adapted: tuple[Store, str, dict[str, set[str]]]) -> tuple[Store, str]
 
 
 @pytest.fixture(scope="session")
-def alone(
+def in_one_process(
     cluster: Cluster,
     packed: tuple[Store, str],
     recipe_with: Callable[..., Recipe],

@@ -25,8 +25,10 @@ def test_documents_become_a_report_with_two_trainings_of_two_nodes(adapted: Adap
 
 
 @pytest.mark.parametrize("step", ["pretrain", "instruct"])
-def test_two_nodes_have_the_losses_of_one_process(adapted: Adapted, alone: tuple[Store, str], step: str) -> None:
-    found, expected = losses(adapted[0], "cluster", step), losses(*alone, step)
+def test_two_nodes_have_the_losses_of_one_process(
+    adapted: Adapted, in_one_process: tuple[Store, str], step: str
+) -> None:
+    found, expected = losses(adapted[0], "cluster", step), losses(*in_one_process, step)
     assert found == pytest.approx(expected, abs=1e-3)
     assert len(found) == {"pretrain": 110, "instruct": 10}[step]
 

@@ -44,7 +44,7 @@ def shards(store: Store) -> dict[str, str]:
 
 
 def test_training_goes_on_from_its_last_checkpoint_when_workers_and_master_are_killed(
-    cluster: Cluster, new_run: NewRun, packed: tuple[Store, str], alone: tuple[Store, str]
+    cluster: Cluster, new_run: NewRun, packed: tuple[Store, str], in_one_process: tuple[Store, str]
 ) -> None:
     store, run = new_run()
     process = cluster.stage("pretrain", run, packed=copy_output(*packed, store))
@@ -59,7 +59,7 @@ def test_training_goes_on_from_its_last_checkpoint_when_workers_and_master_are_k
         assert resumed(process)[-1][0] >= last
     process.end()
     assert all(done - step <= CHECKPOINT_STEPS for step, done in resumed(process))
-    assert losses(store, "run", "pretrain") == pytest.approx(losses(*alone, "pretrain"), abs=1e-3)
+    assert losses(store, "run", "pretrain") == pytest.approx(losses(*in_one_process, "pretrain"), abs=1e-3)
     assert torn(store) == []
     assert cluster.is_empty()
 
@@ -103,7 +103,7 @@ def many(cluster: Cluster, recipe_with: Callable[..., Recipe], tmp_path_factory:
 
 
 def test_a_store_that_is_away_for_a_minute_is_waited_for(
-    cluster: Cluster, new_run: NewRun, packed: tuple[Store, str], alone: tuple[Store, str], many: str
+    cluster: Cluster, new_run: NewRun, packed: tuple[Store, str], in_one_process: tuple[Store, str], many: str
 ) -> None:
     store, run = new_run()
     _, corpus = new_run(*MANY, "cluster.shards.cpus=0.1", name="corpus")
@@ -122,6 +122,6 @@ def test_a_store_that_is_away_for_a_minute_is_waited_for(
         cluster.scale_minio(1)
     said = training.end() + ingest.end()
     assert "ended with code" not in said
-    assert losses(store, "run", "pretrain") == pytest.approx(losses(*alone, "pretrain"), abs=1e-3)
+    assert losses(store, "run", "pretrain") == pytest.approx(losses(*in_one_process, "pretrain"), abs=1e-3)
     assert note(store, "corpus", "ingest")["manifest"]["content"] == many
     assert torn(store) == []

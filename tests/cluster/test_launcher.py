@@ -37,6 +37,14 @@ OTHERS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def as_the_launcher(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests ask the cluster in their own process, they ask as the launcher's account too."""
+    # its client has read KUBECONFIG when it was imported
+    file = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
+    monkeypatch.setattr(file, cluster.environment["KUBECONFIG"])
+
+
 def test_a_program_that_fails_is_quoted(
     cluster: Cluster, new_run: NewRun, packed: tuple[Store, str], model: Path, tmp_path: Path
 ) -> None:
