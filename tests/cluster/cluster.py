@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,11 @@ class Cluster:
 
 
 class Supervised(threading.Thread):
-    """A command that is started again whenever it ends."""
+    """A command that is started again whenever it ends, or does not work any more."""
 
-    def __init__(self, command: list[str], output: Path) -> None:
+    def __init__(self, command: list[str], output: Path, works: Callable[[], bool]) -> None:
         super().__init__(daemon=True)
-        self.command, self.output = command, output
+        self.command, self.output, self.works = command, output, works
         self.ended = threading.Event()
         self.popen: subprocess.Popen[bytes] | None = None
 
@@ -179,6 +180,11 @@ class Supervised(threading.Thread):
         with self.output.open("ab") as stream:
             while not self.ended.is_set():
                 self.popen = subprocess.Popen(self.command, stdout=stream, stderr=stream, preexec_fn=end_with_parent)
+                failures = 0
+                while self.popen.poll() is None and failures < 3 and not self.ended.is_set():
+                    self.ended.wait(1)
+                    failures = 0 if self.works() else failures + 1
+                self.popen.kill()
                 self.popen.wait()
                 self.ended.wait(0.3)
 
@@ -190,8 +196,8 @@ class Supervised(threading.Thread):
 
 
 @contextmanager
-def supervised(command: list[str], output: Path) -> Iterator[Supervised]:
-    thread = Supervised(command, output)
+def supervised(command: list[str], output: Path, works: Callable[[], bool] = lambda: True) -> Iterator[Supervised]:
+    thread = Supervised(command, output, works)
     thread.start()
     try:
         yield thread
@@ -203,8 +209,16 @@ def supervised(command: list[str], output: Path) -> Iterator[Supervised]:
 def forwarded_store(cluster: Cluster) -> Iterator[str]:
     """Give an address of this machine behind which the cluster's store is, also after its pod was replaced."""
     (port,) = free_ports(1)
+
+    def works() -> bool:  # it may go on without an end to a pod that is gone
+        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        with suppress(OSError, HTTPException):
+            connection.request("GET", "/minio/health/live")
+            return connection.getresponse().status == 200
+        return False
+
     command = [*cluster.as_administrator, "port-forward", "service/minio", f"{port}:9000"]
-    with supervised(command, cluster.folder / "port-forward.log"):
+    with supervised(command, cluster.folder / "port-forward.log", works):
         yield f"http://127.0.0.1:{port}"
 
 
