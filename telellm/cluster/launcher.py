@@ -195,9 +195,10 @@ class _Follower:
                 state = self.job.state(found)
                 self._show(found)
                 if state.phase == "succeeded":
+                    self._hear_the_rest(0.3)  # a right that is missing is told even where the job was faster
                     return
                 if state.phase == "failed":
-                    self._hear_the_rest()
+                    self._hear_the_rest(0.7)
                     raise self._failure(state.said)
                 if self.hopeless:
                     raise self._failure(self.hopeless)
@@ -272,10 +273,10 @@ class _Follower:
             elif self._take_pod(value):
                 return
 
-    def _hear_the_rest(self) -> None:
+    def _hear_the_rest(self, seconds: float) -> None:
         """The job's end is known before all of its pods' news are: their last words are wanted."""
         self.over = True
-        self._hear(0.7)
+        self._hear(seconds)
 
     def _take_pod(self, pod: Pod) -> bool:
         """Remember a pod; True when it ended."""
