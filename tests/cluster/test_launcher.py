@@ -167,8 +167,8 @@ def test_a_right_that_is_missing_is_named(
 
 
 def start(kind: str, settings: Settings) -> str:
-    """Start a job that only shows its help, and follow it to its end; returns what it said and how it was refused."""
-    work = Work(f"small-{kind}", "s3://telellm/runs/small", kind, "launcher", ["telellm", "--help"])
+    """Start a job that does nothing, for long enough to be seen; returns what was said and how it was refused."""
+    work = Work(f"small-{kind}", "s3://telellm/runs/small", kind, "launcher", ["sleep", "2"])
     small = settings.training.model_copy(update={"nodes": 1})
     settings = settings.model_copy(update={"training": small})
     job: Job = pytorch_job(work, settings) if kind == "pytorchjobs" else shards_job(work, settings, 1)
