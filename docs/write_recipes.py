@@ -1,4 +1,4 @@
-"""Write docs/recipes.md: every section and field of a recipe, from their definitions in telellm/recipe.py."""
+"""Write docs/recipes.md: every section and field of a recipe, from their definitions in telellm/recipe/."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ def render() -> str:
     head = (
         "# Recipes\n\n"
         "A recipe is one YAML file that says everything about a run. This page is made by `make docs` from\n"
-        "`telellm/recipe.py`. A field without a default must be given. `telellm run RECIPE --set section.field=value`\n"
+        "`telellm/recipe/`. A field without a default must be given. `telellm run RECIPE --set section.field=value`\n"
         "changes a field for one run.\n"
     )
     return "\n".join([head, *section("", Recipe)]).rstrip() + "\n"

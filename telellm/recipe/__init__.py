@@ -1,0 +1,261 @@
+"""Recipe: one YAML file that says everything about a run.
+
+Its sections are the modules beside this one: every field has a description with its unit and bounds, and
+`docs/recipes.md` is generated from them. Relative paths are relative to the recipe's folder; those given with `--set`,
+to the working folder.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from telellm.recipe.cluster import Cluster, Nodes, Shards
+from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
+from telellm.recipe.evaluation import Benchmark, Evaluation
+from telellm.recipe.fields import Here, PathOrUri, Settings
+from telellm.recipe.models import LanguageModel, Model
+from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
+from telellm.recipe.tele_eval import TeleEval
+from telellm.recipe.training import Instruct, Lora, Optimization, Pack, Pretrain, Training
+
+__all__ = [
+    "Benchmark",
+    "Clean",
+    "Cluster",
+    "Corpus",
+    "Decontaminate",
+    "Deduplicate",
+    "Evaluation",
+    "Gate",
+    "Ingest",
+    "Instruct",
+    "LanguageModel",
+    "Lora",
+    "Model",
+    "Nightly",
+    "Nodes",
+    "Notify",
+    "Optimization",
+    "Pack",
+    "Pretrain",
+    "Recipe",
+    "RecipeError",
+    "Retention",
+    "Screen",
+    "Settings",
+    "Shards",
+    "Source",
+    "TeleEval",
+    "Training",
+    "load",
+    "parse",
+]
+
+MAXIMUM_CHARACTERS = 2**20
+MAXIMUM_VALUES = 10_000
+"""Far above any recipe: what is longer is a wrong file, or made to fill the memory."""
+
+
+class RecipeError(ValueError):
+    """A recipe is not valid; the message names file, field, value and alternatives."""
+
+
+class Recipe(Settings):
+    """Everything about a run."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        max_length=53,
+        description="Name of corpus, questions and models in the store (lower case, digits, hyphens).",
+    )
+    model: Model
+    lm: LanguageModel = LanguageModel()  # type: ignore[call-arg]
+    sources: dict[str, Source] = Field(min_length=1, description="The raw documents, by a name of one's choice.")
+    truth: PathOrUri = Field(
+        "", description="Folder that says which documents are telecom or duplicates, to score both."
+    )
+    corpus: Corpus = Corpus()
+    tele_eval: TeleEval = TeleEval()  # type: ignore[call-arg]
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
+    gate: Gate = Gate()  # type: ignore[call-arg]
+    nightly: Nightly = Nightly()  # type: ignore[call-arg]
+    notify: Notify = Notify()  # type: ignore[call-arg]
+    retention: Retention = Retention()  # type: ignore[call-arg]
+    cluster: Cluster = Cluster()  # type: ignore[call-arg]
+    seed: int = Field(17, ge=0, description="Seed of what is drawn while corpus and questions are made.")
+
+    def section(self, path: str) -> Any:
+        """Return the section or field at a dotted path (`corpus.clean`)."""
+        value: Any = self
+        for name in path.split("."):
+            value = value[name] if isinstance(value, Mapping) else getattr(value, name)
+        return value
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe as YAML: every field, absolute paths."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(path: Path, changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file and apply `a.b=value` changes.
+
+    Raises `RecipeError` when the file is missing, is no YAML, or does not fit `Recipe`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such recipe{_near(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: the recipe cannot be read: {error}") from None
+    return parse(text, source=str(path), folder=path.parent, changes=changes)
+
+
+def parse(text: str, source: str = "recipe", folder: Path | None = None, changes: Iterable[str] = ()) -> Recipe:
+    """Validate a recipe's text; relative paths are resolved against `folder`.
+
+    Raises `RecipeError` with one line a mistake.
+    """
+    data = _read_yaml(text, source)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{source}: a recipe is a mapping of sections, not {type(data).__name__}")
+    for change in (changes := list(changes)):
+        _apply(data, change)
+    try:
+        return Recipe.model_validate(data, context={"folder": folder or Path()})
+    except ValidationError as error:
+        where = f"{source} with --set" if changes else source
+        raise RecipeError("\n".join(_explain(mistake, where) for mistake in error.errors())) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain values; a date stays the text that it is."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(text: str, source: str) -> Any:
+    if len(text) > MAXIMUM_CHARACTERS:
+        raise RecipeError(f"{source}: {len(text):,} characters are no recipe; it has at most {MAXIMUM_CHARACTERS:,}")
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _refuse_bomb(node)
+        return loader.construct_document(node) if node else None
+    except Exception as error:  # PyYAML lets errors of many kinds through
+        raise RecipeError(f"{source}: not valid YAML: {_short(' '.join(str(error).split()), 300)}") from None
+
+
+def _refuse_bomb(node: Any) -> None:
+    """Count values before they are made: aliases of aliases could fill the memory."""
+    waiting, num_values = [node], 0
+    while waiting:
+        value = waiting.pop()
+        num_values += 1
+        if num_values > MAXIMUM_VALUES:
+            raise ValueError(f"more than {MAXIMUM_VALUES:,} values, counting each use of an alias")
+        if isinstance(value, yaml.MappingNode):
+            waiting += [part for pair in value.value for part in pair]
+        elif isinstance(value, yaml.SequenceNode):
+            waiting += value.value
+
+
+def _short(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    path, equals, value = change.partition("=")
+    if not equals or not path:
+        raise RecipeError(f'--set {change}: write --set section.field=value (value may be YAML, as in "[a, b]")')
+    parsed = _read_yaml(value, f"--set {change}") if value else ""  # `field=` empties a field
+    *parents, name = path.split(".")
+    for parent in parents:
+        if data.get(parent) is None:
+            data[parent] = {}
+        data = data[parent]
+        if not isinstance(data, dict):
+            raise RecipeError(f'--set {change}: "{parent}" is not a section')
+    data[name] = _from_here(parsed)
+
+
+def _from_here(value: Any) -> Any:
+    """A path given on the command line means one in the working folder."""
+    if isinstance(value, list):
+        return [_from_here(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _from_here(item) for key, item in value.items()}
+    return Here(value) if isinstance(value, str) else value
+
+
+def _near(path: Path) -> str:
+    known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    return f"\n  recipes there: {', '.join(known)}" if known else ""
+
+
+def _explain(mistake: Any, source: str) -> str:
+    """One message a mistake: file, field, value, alternatives."""
+    location = [str(part) for part in mistake["loc"]]
+    field, value = ".".join(location), mistake["input"]
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f'{source}: {field}: there is no field "{location[-1]}"{_alternatives(location[-1], known, "fields")}'
+    if kind == "missing":
+        return f"{source}: {field}: this field is missing{_describe(location)}"
+    if kind == "literal_error":
+        known = [part.strip(" '\"") for part in str(context["expected"]).replace(" or ", ",").split(",")]
+        what = "name" if location[-1] == "[key]" else "value" if location[-1].isdigit() else location[-1]
+        plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+        given = _short(str(value))
+        return f'{source}: {field}: "{given}" is not a {what}{_alternatives(given, known, plural)}'
+    shown = _short(repr(value)) if not isinstance(value, str) else f'"{_short(value)}"'
+    return f"{source}: {field}: {shown}: {mistake['msg'].removeprefix('Value error, ')}{_describe(location)}"
+
+
+def _alternatives(value: str, known: list[str], what: str) -> str:
+    text = f"\n  known {what}: {', '.join(known)}" if known else ""
+    if close := difflib.get_close_matches(value, known, 1):
+        text += f'\n  did you mean "{close[0]}"?'
+    return text
+
+
+def _walk(location: Iterable[str]) -> Any:
+    """Return the annotation or field at a location, as far as it is known."""
+    current: Any = Recipe
+    field = None
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            if field is None:
+                return None, None
+            current = field.annotation
+            if part == "sources":
+                current = dict[str, Source]
+            elif part == "judge":
+                current = LanguageModel
+        elif current == dict[str, Source]:
+            field, current = None, Source
+        elif current == list[Benchmark]:
+            field, current = None, Benchmark
+        else:
+            return field, None
+    return field, current
+
+
+def _fields_at(location: Iterable[str]) -> list[str]:
+    _, current = _walk(location)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _describe(location: Iterable[str]) -> str:
+    field, _ = _walk(location)
+    return f"\n  {field.description}" if field is not None and field.description else ""

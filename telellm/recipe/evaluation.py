@@ -1,0 +1,62 @@
+"""Section `evaluation`: what is measured of each model."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from telellm.recipe.fields import ModelName, PathOrUri, Settings
+from telellm.recipe.models import LanguageModel
+
+
+class Benchmark(Settings):
+    """Section `evaluation.multiple_choice[]`: multiple choice questions; the corpus is scanned for them as well."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40, description="Name of the benchmark in reports."
+    )
+    path: PathOrUri = Field(description="A file or a folder, here or in a bucket (JSON, JSONL, Parquet, zip).")
+    format: Literal["teleqna", "oranbench", "srsranbench", "open-telco", "generic"] = Field(
+        "generic",
+        description="How a row is written: as TeleQnA, ORAN-Bench, srsRANBench or Open-Telco write theirs, or "
+        "`question`, `options` and `answer` in other ways.",
+    )
+    password_variable: str = Field(
+        "TELEQNA_PASSWORD", description="Environment variable with the password of a zip archive."
+    )
+    max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
+
+
+class Evaluation(Settings):
+    """Section `evaluation`."""
+
+    metrics: list[Literal["answer_perplexity", "semscore", "llm_eval"]] = Field(
+        ["answer_perplexity", "semscore", "llm_eval"], description="What is measured for each model."
+    )
+    max_questions: int = Field(0, ge=0, description="Questions for answer perplexity; 0: all of them.")
+    max_generated: int = Field(0, ge=0, description="Questions that a model answers in words, for SemScore; 0: all.")
+    max_answer_tokens: int = Field(96, ge=4, description="Longest answer of a model (tokens).")
+    batch_size: int = Field(8, ge=1, description="Questions that are answered at once.")
+    multiple_choice: list[Benchmark] = Field(
+        [], description="Sets of multiple choice questions that each model is asked."
+    )
+    rotations: int = Field(
+        0,
+        ge=0,
+        description="Orders of its options in which such a question is asked; 0: as many as it has options.",
+    )
+    embedder: ModelName = Field(
+        "sentence-transformers/all-mpnet-base-v2",
+        description="Sentence embedder of SemScore: directory, hub name, package:…",
+    )
+    judge: LanguageModel | None = Field(None, description="The judge; empty: section `lm`.")
+    bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
+    seed: int = Field(17, ge=0, description="Seed of samples and resamples.")
+
+    @field_validator("multiple_choice")
+    @classmethod
+    def _names_differ(cls, benchmarks: list[Benchmark]) -> list[Benchmark]:
+        names = [benchmark.name for benchmark in benchmarks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two benchmarks are called {', '.join(twice)}; give each a name of its own")
+        return benchmarks

@@ -1,0 +1,37 @@
+"""What every section of a recipe is made of."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+
+class Settings(BaseModel):
+    """A section of a recipe: unknown fields are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Here(str):
+    """Text from the command line: if it is a path, then one in the working folder."""
+
+
+def _absolute(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value or "://" in value or value.startswith("package:"):
+        return value
+    folder = Path() if isinstance(value, Here) else Path((info.context or {}).get("folder", "."))
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except (ValueError, RuntimeError) as error:  # a zero byte, an unknown ~user
+        raise ValueError(f"this is not a path ({error})") from None
+
+
+def _model(value: Any, info: ValidationInfo) -> Any:
+    """A model may be a hub name (`owner/name`): it is a path only where it looks like one."""
+    is_path = isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(".gguf"))
+    return _absolute(value, info) if is_path else value
+
+
+PathOrUri = Annotated[str, BeforeValidator(_absolute)]
+ModelName = Annotated[str, BeforeValidator(_model)]
+Share = Annotated[float, Field(ge=0, le=1)]
