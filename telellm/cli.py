@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from telellm import __version__
+
 PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
 STAGES = (
     "ingest",
@@ -199,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From a telecom operator's documents to a language model that knows telecommunications.",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"telellm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
