@@ -70,8 +70,10 @@ a new version of each preloaded pipeline: versions are called after the chart an
 `helm uninstall` leaves the volumes that the values keep (`minio.persistence.keep`, `pipelines.mysql.persistence.keep`,
 `vllm.cache.keep`) and nothing else. The definitions of PyTorchJob, of Argo's workflows and of recurring runs go with
 the chart, and with them all such objects in the whole cluster: set `trainingOperator.crd`,
-`pipelines.definitions.argo` and `pipelines.definitions.scheduledWorkflows` to false where others use them. A
-`helm test` that failed leaves its pod.
+`pipelines.definitions.argo` and `pipelines.definitions.scheduledWorkflows` to false where others use them.
+
+The pod of `helm test` stays, with its log (`helm test --logs`), until the next test or the end of the chart; with
+`helm uninstall --no-hooks` delete it yourself: `kubectl delete pod telellm-test`.
 
 ## Without a way out
 

@@ -94,6 +94,12 @@ def one(objects: tuple[Object, ...], kind: str, name: str) -> Object:
     return found[0]
 
 
+def hook(objects: tuple[Object, ...], event: str) -> Object:
+    found = [o for o in objects if (o["metadata"].get("annotations") or {}).get("helm.sh/hook") == event]
+    assert len(found) == 1, f"{event}: {len(found)}"
+    return found[0]
+
+
 def containers(spec: Object) -> list[Object]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
@@ -273,9 +279,9 @@ def test_one_block_of_values_gives_every_consumer_the_store(rendered: Callable[.
         assert (provider["default"]["disableSSL"], provider["default"]["region"]) == (False, "eu-central-1")
         assert provider["default"]["credentials"]["secretRef"]["secretName"] == "our-pipelines-store"
     assert "tele-pipelines" in launcher["defaultPipelineRoot"]
-    test = one(objects, "Pod", "telellm-test")["spec"]["containers"][0]
+    (test,) = hook(objects, "test")["spec"]["containers"]
     assert test["envFrom"] == [{"secretRef": {"name": "our-store"}}]
-    assert test["command"][-1] == "s3://tele/platform"
+    assert "--only store --store s3://tele/platform " in test["command"][-1]
     assert "telellm-minio" not in yaml.safe_dump_all([o for o in objects if o["kind"] != "NetworkPolicy"])
 
 
@@ -412,14 +418,31 @@ def test_uninstalling_leaves_nothing_but_volumes(rendered: Callable[..., tuple[O
         where = f"{found['kind']} {found['metadata']['name']}"
         notes = found["metadata"].get("annotations") or {}
         assert "helm.sh/resource-policy" not in notes, where
-        if hook := notes.get("helm.sh/hook"):
-            assert "hook-succeeded" in notes["helm.sh/hook-delete-policy"], f"{where}: {hook} stays"
+        if (event := notes.get("helm.sh/hook")) and event != "test":
+            assert "hook-succeeded" in notes["helm.sh/hook-delete-policy"], f"{where}: {event} stays"
         if found["kind"] == "StatefulSet" and "volumeClaimTemplates" in found["spec"]:
             assert found["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] in ("Retain", "Delete"), where
         assert found["metadata"].get("labels", {}).get("app.kubernetes.io/instance") == "t", where
     keep = one(rendered(), "StatefulSet", "telellm-minio")["spec"]["persistentVolumeClaimRetentionPolicy"]
     gone = one(rendered("values-small"), "StatefulSet", "telellm-minio")["spec"]["persistentVolumeClaimRetentionPolicy"]
     assert (keep["whenDeleted"], gone["whenDeleted"]) == ("Retain", "Delete")
+
+
+@pytest.mark.parametrize("name", ["", *MATRIX])
+def test_the_pod_of_a_test_stays_for_its_log_and_goes_with_the_chart(
+    rendered: Callable[..., tuple[Object, ...]], name: str
+) -> None:
+    """`helm test --logs` reads the log of a pod's only container at the very end."""
+    objects = rendered(name)
+    test, last = hook(objects, "test"), hook(objects, "post-delete")
+    assert test["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert len(test["spec"]["containers"]) == 1
+    assert (last["kind"], last["metadata"]["name"]) == (test["kind"], test["metadata"]["name"])
+    policy = last["metadata"]["annotations"]["helm.sh/hook-delete-policy"].split(",")
+    assert set(policy) == {"before-hook-creation", "hook-succeeded", "hook-failed"}
+    # the chart's own are gone by then
+    assert not {"serviceAccountName", "priorityClassName", "volumes"} & set(last["spec"])
+    assert "envFrom" not in last["spec"]["containers"][0]
 
 
 def test_only_what_must_belongs_to_the_cluster(rendered: Callable[..., tuple[Object, ...]]) -> None:
@@ -474,12 +497,15 @@ def test_a_private_ca_reaches_all(rendered: Callable[..., tuple[Object, ...]]) -
 def test_what_concerns_every_pod_reaches_every_pod(rendered: Callable[..., tuple[Object, ...]]) -> None:
     changes = ["global.imagePullSecrets[0]=pull", "global.nodeSelector.pool=platform", "global.labels.team=llm"]
     changes += ["global.tolerations[0].key=platform", "global.tolerations[0].operator=Exists"]
-    for where, labels, spec in pods(rendered("all-on", *changes)):
+    objects = rendered("all-on", *changes)
+    last = hook(objects, "post-delete")["spec"]
+    for where, labels, spec in pods(objects):
+        if spec is not last:
+            assert spec["priorityClassName"] == f"{NAMESPACE}-telellm-platform", where
         assert {"name": "pull"} in spec["imagePullSecrets"], where
         assert spec["nodeSelector"]["pool"] == "platform", where
         assert {"key": "platform", "operator": "Exists"} in spec["tolerations"], where
         assert labels["team"] == "llm", where
-        assert spec["priorityClassName"] == f"{NAMESPACE}-telellm-platform", where
         assert spec["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].items() <= labels.items(), where
 
 
@@ -571,7 +597,8 @@ def test_every_pod_has_a_policy_of_its_own(rendered: Callable[..., tuple[Object,
 
 
 def test_nothing_is_there_twice(rendered: Callable[..., tuple[Object, ...]]) -> None:
-    names = [(o["kind"], o["metadata"]["name"]) for o in rendered("all-on")]
+    last = hook(rendered("all-on"), "post-delete")  # takes the place of the test's pod
+    names = [(o["kind"], o["metadata"]["name"]) for o in rendered("all-on") if o is not last]
     assert sorted(names) == sorted(set(names))
 
 

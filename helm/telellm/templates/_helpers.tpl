@@ -58,7 +58,7 @@ capabilities:
 
 {{/*
 What stands in every pod's spec beside its containers: pull secrets, nodes, spread, priority, no links to services.
-dict "root" $ "component" NAME [, "own" BLOCK with nodeSelector, tolerations, priorityClassName]
+dict "root" $ "component" NAME [, "own" BLOCK with nodeSelector, tolerations, priorityClassName] [, "priority" false]
 */}}
 {{- define "telellm.scheduling" -}}
 {{- $global := .root.Values.global -}}
@@ -78,8 +78,10 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- if not (eq (get . "priority" | toString) "false") }}
 {{- with $own.priorityClassName | default (include "telellm.priority" (dict "root" .root "kind" "platform")) }}
 priorityClassName: {{ . }}
+{{- end }}
 {{- end }}
 {{- if $global.spread }}
 topologySpreadConstraints:

@@ -202,8 +202,6 @@ template:
 image: {{ include "telellm.image" (dict "root" . "name" "launcher") }}
 imagePullPolicy: {{ .Values.global.imagePullPolicy }}
 env:
-  - name: TELELLM_TEMPLATES
-    value: /etc/telellm/job-templates
   - name: TELELLM_STORE_PATIENCE
     value: "120"
   {{- with include "telellm.caEnv" . }}
