@@ -21,6 +21,8 @@ def check(recipe: Recipe) -> None:
     models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}
     if not recipe.lm.endpoint:
         models["lm.model"] = recipe.lm.model
+    if recipe.training.instruct.method == "chat-vector":
+        models["training.instruct.vendor"] = recipe.training.instruct.vendor
     if recipe.evaluation.judge and not recipe.evaluation.judge.endpoint:
         models["evaluation.judge.model"] = recipe.evaluation.judge.model
     for field, model in models.items():

@@ -2,15 +2,25 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from telellm.recipe.fields import PathOrUri, Settings, Share
+from telellm.recipe.fields import ModelName, PathOrUri, Settings, Share
 
 
 class Pack(Settings):
     """Section `training.pack`."""
 
     sequence_length: int = Field(1024, ge=32, description="Tokens in a training sequence.")
+    categories: list[Literal["arxiv", "standard", "wiki", "web"]] = Field(
+        [], description="Categories of documents that are trained on; empty: all."
+    )
+    share: float = Field(
+        1,
+        gt=0,
+        le=1,
+        description="Share of the documents' characters that is trained on, of each category alike; a smaller share is "
+        "part of every larger one.",
+    )
     replay: PathOrUri = Field(
         "", description="Folder of general text (.md, .txt, .parquet) that is mixed in; empty: none."
     )
@@ -29,7 +39,7 @@ class Lora(Settings):
 class Optimization(Settings):
     """Fields that pretraining and instruction tuning share."""
 
-    method: Literal["full", "lora"] = Field("full", description="Train every weight, or low-rank updates.")
+    method: str
     epochs: float = Field(2, gt=0, description="Passes over the data.")
     max_steps: int = Field(0, ge=0, description="Optimiser steps at most; 0: no limit.")
     learning_rate: float = Field(2e-5, gt=0, lt=1, description="Greatest learning rate.")
@@ -53,12 +63,32 @@ class Optimization(Settings):
 class Pretrain(Optimization):
     """Section `training.pretrain`: continual pretraining on packed text."""
 
+    method: Literal["full", "lora", "none"] = Field(
+        "full", description="Train every weight, or low-rank updates, or nothing: the base model stays as it is."
+    )
+
 
 class Instruct(Optimization):
-    """Section `training.instruct`: supervised tuning with the model's chat template."""
+    """Section `training.instruct`: supervised tuning with the model's chat template, or a chat vector."""
 
+    method: Literal["full", "lora", "chat-vector", "none"] = Field(
+        "full",
+        description="Train every weight, or low-rank updates, on conversations; or train nothing and add what the "
+        "vendor's instruct model differs by from the base model; or leave the pretrained model as it is.",
+    )
+    vendor: ModelName = Field(
+        "", description="With `chat-vector`: the instruct model that its vendor made of the same base model."
+    )
+    vendor_revision: str = Field("main", description="Revision of the vendor's model on the hub.")
+    vector_scale: float = Field(1, description="With `chat-vector`: what the difference is multiplied by.")
     data: PathOrUri = Field("", description="JSON Lines file of {messages: [{role, content}, …]}.")
     sequence_length: int = Field(1024, ge=32, description="Longest conversation (tokens); longer ones are cut.")
+
+    @model_validator(mode="after")
+    def _has_vendor(self) -> "Instruct":
+        if self.method == "chat-vector" and not self.vendor:
+            raise ValueError("method chat-vector needs `vendor`: the vendor's instruct model of the same base model")
+        return self
 
 
 class Training(Settings):

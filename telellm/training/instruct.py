@@ -1,4 +1,4 @@
-"""Instruct: a pretrained model learns to answer, from conversations."""
+"""Instruct: a pretrained model learns to answer, from conversations or by its vendor's chat vector."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,29 +6,45 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from telellm.lm.models import model_digest
 from telellm.recipe import Instruct as InstructSettings
 from telellm.recipe import Recipe, RecipeError
 from telellm.stage import Context, Output, stage
-from telellm.training.launch import train
+from telellm.training.launch import keep, starting_point, train
 from telellm.training.texts import read_conversations
 
 if TYPE_CHECKING:
     from telellm.training.sequences import Packed
 
 
-def _data_digest(recipe: Recipe) -> Any:
-    data, _ = read_conversations(recipe.training.instruct.data)
-    return sha256(data).hexdigest()
+def _identity(recipe: Recipe) -> Any:
+    settings = recipe.training.instruct
+    base = model_digest(recipe.model.name, recipe.model.revision)
+    if settings.method == "none":
+        return base
+    if settings.method == "chat-vector":
+        return [base, model_digest(settings.vendor, settings.vendor_revision)]
+    data, _ = read_conversations(settings.data)
+    return [base, sha256(data).hexdigest()]
 
 
-@stage(sections=("training.instruct", "training.lora"), identity=_data_digest)
-def instruct(context: Context, settings: InstructSettings, model: Output) -> None:
-    """Tune a model on conversations in its chat template; only what the assistant says is learnt.
+@stage(sections=("training.instruct", "training.lora", "model"), identity=_identity)
+def instruct(context: Context, settings: InstructSettings, model: Output | None = None) -> None:
+    """Tune a model, by default the recipe's base model, on conversations in its chat template.
 
-    Whole conversations are packed side by side, attention stays inside each. Conversations that cannot be used are
-    counted by reason. Writes what `pretrain` writes; the tokenizer is saved with the template. Raises `RecipeError`
-    when no conversation is left.
+    Only what the assistant says is learnt. Whole conversations are packed side by side, attention stays inside each.
+    Conversations that cannot be used are counted by reason. Writes what `pretrain` writes; the tokenizer is saved with
+    the template. With the method `chat-vector` nothing is trained: see `chat_vector.py`. Raises `RecipeError` when no
+    conversation is left.
     """
+    if settings.method == "none":
+        keep(context, model)
+        return
+    if settings.method == "chat-vector":
+        from telellm.training.chat_vector import add_chat_vector
+
+        add_chat_vector(context, settings, starting_point(context, model))
+        return
     # the launcher has neither, and needs this stage's digest only
     import numpy as np
 
@@ -36,7 +52,7 @@ def instruct(context: Context, settings: InstructSettings, model: Output) -> Non
     from telellm.training.sequences import write_sequences
 
     _, conversations = read_conversations(settings.data)
-    tokenizer = load_chat_tokenizer(model.folder("model"))
+    tokenizer = load_chat_tokenizer(starting_point(context, model))
     context.counts["conversations"] = len(conversations)
 
     def encoded() -> Iterator["Packed"]:
@@ -53,4 +69,4 @@ def instruct(context: Context, settings: InstructSettings, model: Output) -> Non
         if not write_sequences(sequences, Path(folder) / "data"):
             raise RecipeError(f"training.instruct.data: {settings.data}: no conversation in it can be learnt from")
         context.store.commit(place, Path(folder), {"stage": "instruct"})
-    train(context, "instruct", place, model.prefix)
+    train(context, "instruct", place, model.prefix if model else "")

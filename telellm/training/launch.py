@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from telellm.lm.models import model_directory
 from telellm.recipe import Optimization
-from telellm.stage import Context
+from telellm.stage import Context, Output
 from telellm.training.job import Job
 from telellm.training.nodes import call
 from telellm.training.torchrun import find_node, joined, run_program, standalone
@@ -39,6 +40,19 @@ def train(context: Context, stage: str, data: str, model: str = "") -> None:
     log = [json.loads(line) for line in (context.directory / "log.jsonl").read_text().splitlines()]
     context.counts["out"] = 1
     context.summary |= facts | _summary(log, facts)
+
+
+def keep(context: Context, model: Output | None) -> None:
+    """Write a model as it is, by default the recipe's, where a recipe trains nothing."""
+    shutil.copytree(starting_point(context, model), context.directory / "model", copy_function=shutil.copyfile)
+    context.counts["out"] = 1
+    context.summary["headline"] = "nothing is trained: the model stays as it is"
+
+
+def starting_point(context: Context, model: Output | None) -> Path:
+    """Return a local folder with the model from which a stage starts, by default the recipe's."""
+    base = context.recipe.model
+    return model.folder("model") if model else model_directory(base.name, base.revision)
 
 
 def _summary(log: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:

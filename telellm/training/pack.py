@@ -1,8 +1,9 @@
 """Pack: documents become sequences of tokens of one length, mixed with a share of general text."""
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -71,7 +72,7 @@ class Shelf:
     ],
 )
 def pack(context: Context, settings: PackSettings, documents: Output) -> None:
-    """Tokenise all documents, shuffle them, and pack them to `sequence_length` with their boundaries kept.
+    """Tokenise the chosen documents, shuffle them, and pack them to `sequence_length` with their boundaries kept.
 
     Writes `data/part-….parquet` with `tokens` and `lengths` (of the pieces of documents inside a sequence). Every
     document ends with the tokenizer's end token; a long one continues in the next sequence. Replay documents are
@@ -85,8 +86,10 @@ def pack(context: Context, settings: PackSettings, documents: Output) -> None:
             f"model: {recipe.model.name}: its tokenizer has no end token, so documents cannot be told apart"
         )
     shelf = Shelf(context.directory / "tokens.bin")
-    texts = ((document.category, document.content) for document in documents.records(Document))
-    shelf.add(context.progress.track(texts, documents.num_records, "documents"), tokenizer)
+    chosen = choose(documents, settings, recipe.seed)
+    texts = ((one.category, one.content) for one in documents.records(Document) if chosen is None or one.id in chosen)
+    number = documents.num_records if chosen is None else len(chosen)
+    shelf.add(context.progress.track(texts, number, "documents"), tokenizer)
     num_documents, num_tokens = len(shelf), shelf.ends[-1]
     wanted = [(number, shelf.length(number)) for number in range(num_documents)]
     if settings.replay and settings.replay_share:
@@ -100,6 +103,7 @@ def pack(context: Context, settings: PackSettings, documents: Output) -> None:
     by_category = {name: number for name, number in sorted(shelf.tokens_by_category.items()) if name != REPLAY}
     context.counts["out"] = num_sequences
     context.summary |= {
+        "num_documents": num_documents,
         "num_tokens": total,
         "num_sequences": num_sequences,
         "sequence_length": settings.sequence_length,
@@ -108,6 +112,33 @@ def pack(context: Context, settings: PackSettings, documents: Output) -> None:
         "headline": f"{total:,} tokens in {num_sequences:,} sequences"
         + (f", {num_replay / total:.1%} replay" if num_replay else ""),
     }
+
+
+def choose(documents: Output, settings: PackSettings, seed: int) -> set[str] | None:
+    """Return the ids of the documents that are trained on, or None for all of them.
+
+    Those of a category stand in an order that their ids and the seed alone decide; as many of them are taken from its
+    beginning as make up `share` of the category's characters. So a smaller share is part of every larger one, and the
+    mixture of categories stays what it is. Raises `RecipeError` when there are none.
+    """
+    if settings.share == 1 and not settings.categories:
+        return None
+    lots: dict[str, list[tuple[bytes, str, int]]] = defaultdict(list)
+    for document in documents.records(Document):
+        if not settings.categories or document.category in settings.categories:
+            lot = sha256(f"{seed} {document.id}".encode()).digest()
+            lots[document.category].append((lot, document.id, len(document.content)))
+    if not lots:
+        raise RecipeError(f"training.pack.categories: no document is of {', '.join(settings.categories)}")
+    chosen: set[str] = set()
+    for ordered in map(sorted, lots.values()):
+        wanted, taken = settings.share * sum(length for _, _, length in ordered), 0
+        for _, identity, length in ordered:
+            if taken and taken + length / 2 > wanted:  # the nearer of the two ends
+                break
+            chosen.add(identity)
+            taken += length
+    return chosen
 
 
 def _replay(

@@ -7,11 +7,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from telellm.execution import execute
-from telellm.recipe import Corpus, Recipe, RecipeError, parse
+from telellm.recipe import Corpus, Pack, Recipe, RecipeError, parse
 from telellm.records import Document
 from telellm.stage import Context, Output, stage
 from telellm.store import Store
-from telellm.training.pack import pack
+from telellm.training.pack import choose, pack
 
 TEXTS = {
     f"{category}_{number}": f"Document {number} of {category}: " + "the cell is handed over. " * (number * 3)
@@ -88,6 +88,55 @@ def test_replay_is_its_share_of_all_tokens(tiny_model: Path, tmp_path: Path) -> 
         packed(tiny_model, tmp_path, replay=str(replay), replay_share=1)
 
 
+def test_replay_text_loses_what_the_model_is_tested_on(tiny_model: Path, tmp_path: Path) -> None:
+    replay, general = tmp_path / "replay", tmp_path / "general"
+    replay.mkdir()
+    general.mkdir()
+    tested = "The glacier moves a little every day while nobody looks at it."
+    (general / "a.md").write_text(tested)
+    (replay / "one.md").write_text(f"Bread needs flour and water and a little salt.\n\n{tested}")
+    settled = recipe(tiny_model, tmp_path, replay=str(replay), replay_share=0.5)
+    evaluation = settled.evaluation.model_copy(
+        update={"general": settled.evaluation.general.model_copy(update={"text": str(general)})}
+    )
+    store, settled = Store.open(str(tmp_path / "store")), settled.model_copy(update={"evaluation": evaluation})
+    documents = execute(twenty_one, settled, store, "run-1", {})
+    output = Output.find(store, execute(pack, settled, store, "run-1", {"documents": documents}))
+    assert output.manifest["counts"]["replay passages taken out"] == 1
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    text = tokenizer.decode([token for row in rows(output) for token in row["tokens"]])
+    assert "Bread needs flour" in text and "glacier" not in text
+
+
 def test_the_same_recipe_packs_the_same_and_another_seed_another_order(tiny_model: Path, tmp_path: Path) -> None:
     contents = {packed(tiny_model, tmp_path / name, replay_share=0).content for name in ("once", "again")}
     assert len(contents) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_smaller_share_is_part_of_a_larger_one_in_every_category(seed: int, tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    documents = Output.find(store, execute(twenty_one, recipe(tmp_path, tmp_path), store, "run-1", {}))
+    lengths = {
+        category: {name: len(text) for name, text in TEXTS.items() if name.startswith(category)}
+        for category in ("arxiv", "standard", "web")
+    }
+    before: set[str] = set()
+    for share in (0.01, 0.1, 0.3, 0.5, 0.8, 0.99):
+        chosen = choose(documents, Pack(share=share), seed)
+        assert chosen is not None and before <= chosen
+        before = chosen
+        for texts in lengths.values():
+            taken = sum(length for name, length in texts.items() if name in chosen)
+            assert taken, "a category is never lost"
+            if share >= 0.3:
+                assert abs(taken - share * sum(texts.values())) <= max(texts.values()) / 2
+    assert before <= set(TEXTS)
+    assert choose(documents, Pack(share=0.5), seed) != choose(documents, Pack(share=0.5), seed + 100)
+
+
+def test_one_category_alone_is_packed(tiny_model: Path, tmp_path: Path) -> None:
+    output = packed(tiny_model, tmp_path, categories=["standard"])
+    assert set(output.summary()["tokens"]) == {"standard"} and output.summary()["num_documents"] == 7
+    with pytest.raises(RecipeError, match=r"training\.pack\.categories: no document is of wiki"):
+        packed(tiny_model, tmp_path, categories=["wiki"])
