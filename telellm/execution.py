@@ -26,6 +26,7 @@ from telellm.stage import (
     MANIFEST_VERSION,
     Context,
     Output,
+    Rows,
     Shard,
     Stage,
     StageFailed,
@@ -219,8 +220,9 @@ def _input_digests(stage: Stage, found: Mapping[str, Output | None], parts: list
 
 
 def _divide(stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]) -> list[Shard] | None:
-    if stage.divide is not None:
-        return sorted(stage.divide(context, settings), key=lambda part: part.name)
+    divided = stage.divide(context, settings) if stage.divide is not None else None
+    if divided is not None:
+        return sorted(divided, key=lambda part: part.name)
     if stage.per is None:
         return None
     source = found[stage.inputs[0]]
@@ -228,9 +230,13 @@ def _divide(stage: Stage, context: Context, settings: Any, found: Mapping[str, O
     parts = []
     for name in source.names("data/"):
         entry = source.manifest["files"][name]
-        place = entry.get("key", f"{source.prefix}/{name}")
-        rows = source.manifest["rows"].get(name, 0)
-        parts.append(Shard(Path(name).stem, entry["sha256"], (place, entry["sha256"], rows)))
+        place, num_rows = entry.get("key", f"{source.prefix}/{name}"), source.manifest["rows"].get(name, 0)
+        if stage.shard_rows is None or num_rows <= stage.shard_rows:
+            parts.append(Shard(Path(name).stem, entry["sha256"], Rows(place, entry["sha256"], 0, num_rows)))
+            continue
+        for start in range(0, num_rows, stage.shard_rows):
+            rows = Rows(place, entry["sha256"], start, min(stage.shard_rows, num_rows - start))
+            parts.append(Shard(f"{Path(name).stem}-{start:09}", f"{rows.sha256} {start} {rows.number}", rows))
     return parts
 
 
@@ -277,9 +283,10 @@ def _run_shards(
     todo = [part for part in parts if found[part.name] is None]
     num_workers = min(stage.workers or workspace(), len(todo))
     if num_workers <= 1:
-        for part in todo:
+        for number, part in enumerate(todo, len(parts) - len(todo) + 1):
+            note = f"shard {number:,} of {len(parts):,}" if len(parts) > 1 else ""
             found[part.name] = _run_shard(
-                stage, context.recipe, store, context.run, part, keys[part.name], context.progress
+                stage, context.recipe, store, context.run, part, keys[part.name], context.progress, note
             )
     else:
         context.progress.start(len(parts), "shards")
@@ -323,22 +330,26 @@ def _finished_shards(
 
 
 def _run_shard(
-    stage: Stage, recipe: Recipe, store: Store, run: str, part: Shard, key: str, progress: Progress
+    stage: Stage, recipe: Recipe, store: Store, run: str, part: Shard, key: str, progress: Progress, note: str = ""
 ) -> dict[str, Any]:
+    def emit(event: dict[str, Any]) -> None:
+        noted = ", ".join(filter(None, [note, str(event.get("note") or "")]))
+        progress._emit(event | {"drops": dict(progress.drops + own.drops), "note": noted})
+
     with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
-        own = Progress(
-            progress.stage, lambda event: progress._emit(event | {"drops": dict(progress.drops + own.drops)})
-        )
+        own = Progress(progress.stage, emit)
         own._began = progress._began
         context = Context(recipe, store, run, Path(folder), own, key)
         settings = recipe.section(stage.sections[0])
         with _failures(f"{stage.name}, shard {part.name}"):
-            if stage.per is None:
-                items = stage.body(context, settings, part.content)
+            if isinstance(part.content, Rows):
+                assert stage.per is not None
+                rows_of = part.content
+                context.counts["in"] = rows_of.number
+                path = store.fetch(rows_of.place, rows_of.sha256)
+                items = stage.body(context, settings, read_records(path, stage.per, rows_of.start, rows_of.number))
             else:
-                place, digest, num_rows = part.content
-                context.counts["in"] = num_rows
-                items = stage.body(context, settings, read_records(store.fetch(place, digest), stage.per))
+                items = stage.body(context, settings, part.content)
             assert stage.produces is not None and items is not None
             rows = write_records(
                 items, stage.produces, context.directory, part.name.removesuffix("-00000"), context.counts, own.drops

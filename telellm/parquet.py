@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -80,10 +81,23 @@ def write_records(
     return rows
 
 
-def read_records(path: Path, kind: type[R]) -> Iterator[R]:
-    """Stream the records of a file."""
+def read_records(path: Path, kind: type[R], start: int = 0, number: int | None = None) -> Iterator[R]:
+    """Stream the records of a file, or `number` of them from the `start`-th on."""
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_IN_MEMORY):
-            yield from from_batch(batch, kind)
+        groups, first, skipped = [], 0, 0
+        for group in range(file.num_row_groups):
+            length = file.metadata.row_group(group).num_rows
+            if first + length <= start:
+                skipped += length  # not even read
+            elif number is None or first < start + number:
+                groups.append(group)
+            first += length
+        records = (
+            record
+            for batch in file.iter_batches(batch_size=ROWS_IN_MEMORY, row_groups=groups)
+            for record in from_batch(batch, kind)
+        )
+        begin = start - skipped
+        yield from islice(records, begin, None if number is None else begin + number)

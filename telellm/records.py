@@ -65,7 +65,9 @@ class Question:
     kind: str = ""
     evidence: str = ""
     split: str = "train"
-    """`train`: the model may read the document in training; `held-out`: it never does."""
+    """`train`: the model may read the document in training; `held-out`: it never does; "" while it is a draft."""
+    clause: str = ""
+    """The heading of the document's clause or section that the evidence stands in ("5.3 Ellipsoid point")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,8 @@ def to_table(records: Iterable[Record], kind: type[Record]) -> "pyarrow.Table":
 
 
 def from_batch(batch: "pyarrow.RecordBatch", kind: type[R]) -> Iterator[R]:
-    """Yield the records of an Arrow batch."""
-    names = [field.name for field in fields(kind)]
+    """Yield the records of an Arrow batch; a field that an older file does not have has its default."""
+    names = [field.name for field in fields(kind) if field.name in batch.schema.names]
     for row in batch.to_pylist():
         yield kind(**{name: row[name] for name in names})
 

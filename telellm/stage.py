@@ -44,7 +44,17 @@ class Shard:
     name: str
     digest: str
     content: Any
-    """What the stage's function gets: an `Output` file's key and digest, or what `divide` made."""
+    """What the stage's function gets: the records of `Rows`, or what `divide` made."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Records of an input that make up a shard: `number` of those in a file, from the `start`-th on."""
+
+    place: str
+    sha256: str
+    start: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,8 @@ class Stage:
     optional: tuple[str, ...]
     produces: type[Document] | type[Question] | None
     per: type[Document] | type[Question] | None
-    divide: Callable[[Context, Any], list[Shard]] | None
+    divide: Callable[[Context, Any], list[Shard] | None] | None
+    shard_rows: int | None
     workers: int | None
     place: Callable[[Recipe, str, Mapping[str, Output | None]], str] | None
     identity: Callable[[Recipe], Any] | None
@@ -163,7 +174,8 @@ def stage(
     sections: tuple[str, ...],
     produces: type[Document] | type[Question] | None = None,
     per: type[Document] | type[Question] | None = None,
-    divide: Callable[[Context, Any], list[Shard]] | None = None,
+    divide: Callable[[Context, Any], list[Shard] | None] | None = None,
+    shard_rows: int | None = None,
     workers: int | None = None,
     place: Callable[[Recipe, str, Mapping[str, Output | None]], str] | None = None,
     identity: Callable[[Recipe], Any] | None = None,
@@ -171,16 +183,18 @@ def stage(
     """Make a stage of a function `(context, settings, <inputs>)`, named after it.
 
     The first of `sections` becomes `settings`; all of them are part of the stage's digest. `per`: the first input is
-    divided, the function gets one shard's records as an iterator. `divide`: it gets one shard's content. Otherwise it
-    gets every input as an `Output`. Parameters that default to None are optional inputs. A function that yields
-    records says in `produces` which; one that does not writes files to `context.directory`. `workers`: processes over
-    the shards (default: one a core; 1 where a model is in memory). `place`: where the output lies, by default
-    `stages/<stage>/<digest>`. `identity`: what else the output depends on (digests of files that the recipe names).
+    divided, the function gets one shard's records as an iterator; a shard is a file of the input, or at most
+    `shard_rows` records of one, where they are dear to make. `divide`: it gets one shard's content; with `per` as well,
+    only where `divide` does not return None. Otherwise it gets every input as an `Output`. Parameters that default to
+    None are optional inputs. A function that yields records says in `produces` which; one that does not writes files to
+    `context.directory`. `workers`: processes over the shards (default: one a core; 1 where a model is in memory).
+    `place`: where the output lies, by default `stages/<stage>/<digest>`. `identity`: what else the output depends on
+    (digests of files that the recipe names).
     """
 
     def make(body: Body) -> Stage:
         parameters = list(inspect.signature(body).parameters.values())[2:]
-        if divide is not None:
+        if divide is not None and per is None:
             parameters = parameters[1:]
         return Stage(
             name=body.__name__.replace("_", "-"),
@@ -191,6 +205,7 @@ def stage(
             produces=produces,
             per=per,
             divide=divide,
+            shard_rows=shard_rows,
             workers=workers,
             place=place,
             identity=identity,

@@ -58,6 +58,16 @@ def shorten(context, settings, documents):
             yield document.with_content(document.content[: max(4, settings.minimum_words)])
 
 
+@stage(sections=("corpus.clean",), per=Document, produces=Document, shard_rows=3, workers=1)
+def think(context, settings, documents):
+    """Do dear work on a few documents at a time."""
+    for document in documents:
+        note(f"think {document.id}")
+        if document.id in settings.rules:
+            raise RuntimeError(f"cannot read {document.id}")
+        yield document
+
+
 @stage(sections=("corpus.deduplicate",), produces=Document)
 def unite(context, settings, documents, questions=None):
     """Keep one document of each text."""
@@ -119,6 +129,22 @@ def quiet(stage):
 
 def content(store, place):
     return Output.find(store, place).content
+
+
+def test_dear_work_is_divided_within_a_file_and_only_the_shard_that_failed_is_done_again(run, log, directory_store):
+    united = run(unite, documents=run(collect))
+    items = list(Output.find(directory_store, united).records(Document))
+    assert len(Output.find(directory_store, united).names("data/")) == 1
+    with pytest.raises(StageFailed, match=items[4].id):
+        run(think, f"corpus.clean.rules=[{items[4].id}]", documents=united)
+    log()
+    place = run(think, documents=united)
+    thought = log()
+    assert thought == [f"think {item.id}" for item in items]  # other settings: nothing of that is used again
+    assert list(Output.find(directory_store, place).records(Document)) == items
+    with pytest.raises(StageFailed, match=items[4].id):
+        run(think, f"corpus.clean.rules=[{items[4].id}]", documents=united)
+    assert log() == [f"think {item.id}" for item in items[3:5]]
 
 
 @pytest.mark.parametrize("kind", ["directory", "bucket"])

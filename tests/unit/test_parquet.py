@@ -68,8 +68,24 @@ def test_long_documents_are_not_gathered_in_memory(tmp_path, monkeypatch):
 def test_the_files_load_with_datasets_columns_and_zstd(tmp_path):
     write_records([Question("What?", "That.", "web_1")], Question, tmp_path, "part", Counter(), Counter())
     with pyarrow.parquet.ParquetFile(tmp_path / "data/part-00000.parquet") as file:
-        assert file.schema_arrow.names == ["statement", "answer", "id", "kind", "evidence", "split"]
+        assert file.schema_arrow.names == ["statement", "answer", "id", "kind", "evidence", "split", "clause"]
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+@settings(max_examples=20)
+@given(start=st.integers(0, 720), number=st.integers(0, 720))
+def test_a_range_of_a_file_is_what_a_list_would_give(tmp_path_factory, start, number):
+    folder = tmp_path_factory.mktemp("range")
+    written = documents(700)
+    write_records(written, Document, folder, "part", Counter(), Counter())
+    found = list(read_records(folder / "data/part-00000.parquet", Document, start, number))
+    assert found == written[start : start + number]
+
+
+def test_a_file_from_before_a_field_was_added_is_still_read(tmp_path):
+    table = pyarrow.table({"statement": ["What?"], "answer": ["That."], "id": ["web_1"]})
+    pyarrow.parquet.write_table(table, tmp_path / "old.parquet")
+    assert list(read_records(tmp_path / "old.parquet", Question)) == [Question("What?", "That.", "web_1")]
 
 
 def test_an_error_of_the_source_is_the_error_of_the_writer(tmp_path):
