@@ -5,14 +5,13 @@ import os
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from tests.kubeflow import Kubeflow
 
 SCRIPT = Path(__file__).parents[2] / "helm" / "telellm" / "files" / "nightly.py"
 WANTED = {
@@ -26,79 +25,9 @@ WANTED = {
 }
 
 
-class Kubeflow(ThreadingHTTPServer):
-    """Pipelines `nightly` with two versions; pages of one item; remembers what was asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.recurring: dict[str, dict[str, Any]] = {}
-        self.experiments: list[dict[str, Any]] = []
-        self.asked: list[str] = []
-        self.most = 0
-        self.starting = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Kubeflow
-
-    def do_GET(self) -> None:
-        path = self.seen()
-        if self.server.starting:
-            self.server.starting -= 1
-            return self.answer({}, 503)
-        if path == "/healthz":
-            return self.answer({})
-        if path == "/pipelines/names/nightly":
-            return self.answer({"pipeline_id": "p", "display_name": "nightly"})
-        if path == "/pipelines/p/versions":
-            versions = [{"pipeline_version_id": f"v-{n}", "display_name": n} for n in ("0.1.0-aa", "0.1.0-bb")]
-            return self.page("pipeline_versions", versions)
-        if path == "/experiments":
-            return self.page("experiments", self.server.experiments)
-        if path == "/recurringruns":
-            return self.page("recurringRuns", list(self.server.recurring.values()))
-        return self.answer({"message": "not found"}, 404)
-
-    def do_POST(self) -> None:
-        path, server = self.seen(), self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if path == "/experiments":
-            server.experiments.append(body | {"experiment_id": f"e{len(server.experiments)}"})
-            return self.answer(server.experiments[-1])
-        assert path == "/recurringruns"
-        made = body | {"recurring_run_id": uuid.uuid4().hex, "status": "ENABLED"}
-        server.recurring[made["recurring_run_id"]] = made
-        server.most = max(server.most, len(server.recurring))
-        return self.answer(made)
-
-    def do_DELETE(self) -> None:
-        self.server.recurring.pop(self.seen().rpartition("/")[2])
-        self.answer({})
-
-    def seen(self) -> str:
-        path = urlsplit(self.path).path.removeprefix("/apis/v2beta1")
-        self.server.asked.append(f"{self.command} {path}")
-        return path
-
-    def page(self, key: str, items: list[dict[str, Any]]) -> None:
-        start = int(parse_qs(urlsplit(self.path).query).get("page_token", ["0"])[0] or 0)
-        answer: dict[str, Any] = {key: items[start : start + 1]} if items else {}
-        self.answer(answer | ({"next_page_token": str(start + 1)} if start + 1 < len(items) else {}))
-
-    def answer(self, body: dict[str, Any], status: int = 200) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def kubeflow() -> Iterator[Kubeflow]:
-    server = Kubeflow()
+    server = Kubeflow("0.1.0-aa", "0.1.0-bb")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield server
