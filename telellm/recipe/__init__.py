@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from telellm.recipe.cluster import Cluster, Nodes, Shards
+from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
 from telellm.recipe.evaluation import Benchmark, Evaluation
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
+from telellm.recipe.study import Study
 from telellm.recipe.tele_eval import TeleEval
 from telellm.recipe.training import Instruct, Lora, Optimization, Pack, Pretrain, Training
 
@@ -41,6 +42,7 @@ __all__ = [
     "Notify",
     "Optimization",
     "Pack",
+    "Pod",
     "Pretrain",
     "Recipe",
     "RecipeError",
@@ -49,10 +51,12 @@ __all__ = [
     "Settings",
     "Shards",
     "Source",
+    "Study",
     "TeleEval",
     "Training",
     "load",
     "parse",
+    "vary",
 ]
 
 MAXIMUM_CHARACTERS = 2**20
@@ -82,6 +86,7 @@ class Recipe(Settings):
     tele_eval: TeleEval = TeleEval()  # type: ignore[call-arg]
     training: Training = Training()
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
+    study: Study = Study()  # type: ignore[call-arg]
     gate: Gate = Gate()  # type: ignore[call-arg]
     nightly: Nightly = Nightly()  # type: ignore[call-arg]
     notify: Notify = Notify()  # type: ignore[call-arg]
@@ -125,11 +130,28 @@ def parse(text: str, source: str = "recipe", folder: Path | None = None, changes
         raise RecipeError(f"{source}: a recipe is a mapping of sections, not {type(data).__name__}")
     for change in (changes := list(changes)):
         _apply(data, change)
+    recipe = _validate(data, f"{source} with --set" if changes else source, folder)
+    for arm, its_changes in recipe.study.all_arms().items():
+        vary(recipe, its_changes, f"{source}: study, arm {arm}")
+    return recipe
+
+
+def vary(recipe: Recipe, changes: Iterable[str], source: str = "recipe") -> Recipe:
+    """Return a recipe with other values in some fields (`a.b=value`), without its study.
+
+    Raises `RecipeError` with one line a mistake, each beginning with `source`.
+    """
+    data = recipe.model_dump(mode="json", exclude={"study"})
+    for change in changes:
+        _apply(data, change, source)
+    return _validate(data, source)
+
+
+def _validate(data: dict[str, Any], source: str, folder: Path | None = None) -> Recipe:
     try:
         return Recipe.model_validate(data, context={"folder": folder or Path()})
     except ValidationError as error:
-        where = f"{source} with --set" if changes else source
-        raise RecipeError("\n".join(_explain(mistake, where) for mistake in error.errors())) from None
+        raise RecipeError("\n".join(_explain(mistake, source) for mistake in error.errors())) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -172,18 +194,18 @@ def _short(text: str, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def _apply(data: dict[str, Any], change: str) -> None:
+def _apply(data: dict[str, Any], change: str, where: str = "--set") -> None:
     path, equals, value = change.partition("=")
     if not equals or not path:
-        raise RecipeError(f'--set {change}: write --set section.field=value (value may be YAML, as in "[a, b]")')
-    parsed = _read_yaml(value, f"--set {change}") if value else ""  # `field=` empties a field
+        raise RecipeError(f'{where} {change}: write --set section.field=value (value may be YAML, as in "[a, b]")')
+    parsed = _read_yaml(value, f"{where} {change}") if value else ""  # `field=` empties a field
     *parents, name = path.split(".")
     for parent in parents:
         if data.get(parent) is None:
             data[parent] = {}
         data = data[parent]
         if not isinstance(data, dict):
-            raise RecipeError(f'--set {change}: "{parent}" is not a section')
+            raise RecipeError(f'{where} {change}: "{parent}" is not a section')
     data[name] = _from_here(parsed)
 
 

@@ -35,6 +35,15 @@ class Nodes(Settings):
     )
 
 
+class Pod(Settings):
+    """Section `cluster.evaluation`: the one pod of a job that scores a model, packs text or adds a chat vector."""
+
+    gpus: int = Field(1, ge=0, description="GPUs of the pod where it scores a model; the others take none.")
+    cpus: float = Field(4, gt=0, description="CPU cores of the pod.")
+    memory_gib: float = Field(32, gt=0, description="Memory of the pod (GiB).")
+    retries: int = Field(3, ge=0, description="How often the work is tried again where its pod is lost.")
+
+
 class Cluster(Settings):
     """Section `cluster`: stages that run as jobs of a Kubernetes cluster, started from here or from Kubeflow."""
 
@@ -42,9 +51,10 @@ class Cluster(Settings):
         False, description="Start jobs in the cluster that KUBECONFIG names; in a pod of a cluster it is always on."
     )
     namespace: str = Field("", description="Namespace of the jobs; empty: the kubeconfig's, or that of this pod.")
-    stages: list[Literal["ingest", "clean", "screen", "tele-eval", "pretrain", "instruct"]] = Field(
+    stages: list[Literal["ingest", "clean", "screen", "tele-eval", "pack", "pretrain", "instruct", "evaluate"]] = Field(
         ["ingest", "clean", "screen", "pretrain", "instruct"],
-        description="Stages that run as jobs; the others run where the pipeline's step runs.",
+        description="Stages that run as jobs; the others run where the pipeline's step runs. The arms of a study "
+        "always pack, train and evaluate as jobs.",
     )
     registry: str = Field("registry.local", min_length=1, description="Registry of the stages' images.")
     tag: str = Field("", description="Tag of the stages' images; empty: the version of telellm.")
@@ -56,6 +66,7 @@ class Cluster(Settings):
     node_selector: dict[str, str] = Field({}, description="Labels of the nodes that may run the pods.")
     shards: Shards = Shards()  # type: ignore[call-arg]
     training: Nodes = Nodes()  # type: ignore[call-arg]
+    evaluation: Pod = Pod()  # type: ignore[call-arg]
     queue_seconds: int = Field(86_400, ge=1, description="Time within which all pods of a job must run (seconds).")
     run_seconds: int = Field(604_800, ge=1, description="Time that a job may run, without the queue (seconds).")
     retention_seconds: int = Field(

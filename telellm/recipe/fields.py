@@ -16,7 +16,8 @@ class Here(str):
     """Text from the command line: if it is a path, then one in the working folder."""
 
 
-def _absolute(value: Any, info: ValidationInfo) -> Any:
+def absolute(value: Any, info: ValidationInfo) -> Any:
+    """Return a path as an absolute one, relative to the recipe's folder; a URI, or what is no text, as it is."""
     if not isinstance(value, str) or not value or "://" in value or value.startswith("package:"):
         return value
     folder = Path() if isinstance(value, Here) else Path((info.context or {}).get("folder", "."))
@@ -29,9 +30,9 @@ def _absolute(value: Any, info: ValidationInfo) -> Any:
 def _model(value: Any, info: ValidationInfo) -> Any:
     """A model may be a hub name (`owner/name`): it is a path only where it looks like one."""
     is_path = isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(".gguf"))
-    return _absolute(value, info) if is_path else value
+    return absolute(value, info) if is_path else value
 
 
-PathOrUri = Annotated[str, BeforeValidator(_absolute)]
+PathOrUri = Annotated[str, BeforeValidator(absolute)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Share = Annotated[float, Field(ge=0, le=1)]

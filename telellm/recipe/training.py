@@ -39,7 +39,7 @@ class Lora(Settings):
 class Optimization(Settings):
     """Fields that pretraining and instruction tuning share."""
 
-    method: str
+    method: str = Field("full", description="How it is trained, if it is.")
     epochs: float = Field(2, gt=0, description="Passes over the data.")
     max_steps: int = Field(0, ge=0, description="Optimiser steps at most; 0: no limit.")
     learning_rate: float = Field(2e-5, gt=0, lt=1, description="Greatest learning rate.")

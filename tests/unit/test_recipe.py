@@ -42,12 +42,12 @@ def all_sections(kind=Settings):
         (
             "trainin: {}",
             'my.yaml: trainin: there is no field "trainin"\n  known fields: name, model, lm, sources, truth, corpus, '
-            "tele_eval, training, evaluation, gate, nightly, notify, retention, cluster, seed\n  did you mean "
+            "tele_eval, training, evaluation, study, gate, nightly, notify, retention, cluster, seed\n  did you mean "
             '"training"?',
         ),
         (
             "training: {pretrain: {method: lorra}}",
-            'my.yaml: training.pretrain.method: "lorra" is not a method\n  known methods: full, lora\n'
+            'my.yaml: training.pretrain.method: "lorra" is not a method\n  known methods: full, lora, none\n'
             '  did you mean "lora"?',
         ),
         (
