@@ -1,7 +1,7 @@
 """What every language model answers, wherever it runs, and how one is opened."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -46,6 +46,18 @@ class LanguageModelClient(Protocol):
         stop: Sequence[str] = (),
     ) -> list[str]:
         """Return the model's answer to each prompt, cut before the first of `stop`, stripped."""
+        ...
+
+    def generate_each(
+        self,
+        prompts: Iterable[str],
+        max_tokens: int,
+        *,
+        system: str = "",
+        examples: Turns = (),
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Yield the answers one by one, in order, while later prompts are asked; few of either are in memory."""
         ...
 
     def choose(

@@ -3,8 +3,9 @@
 import asyncio
 import math
 import os
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import openai
@@ -19,6 +20,8 @@ ATTEMPTS = 6
 """Times that one answer is asked for; between them the client waits longer and longer, or as long as it is told."""
 TOP_LOGPROBS = 20
 """The most likely first tokens that are asked for: what servers give at most by default."""
+AHEAD = 4
+"""Prompts that are taken ahead of the first one without an answer, for each request in flight."""
 
 
 class EndpointModel:
@@ -42,6 +45,18 @@ class EndpointModel:
 
         Raises `StageFailed` when the server cannot be reached or refuses.
         """
+        return list(self.generate_each(prompts, max_tokens, system=system, examples=examples, stop=stop))
+
+    def generate_each(
+        self,
+        prompts: Iterable[str],
+        max_tokens: int,
+        *,
+        system: str = "",
+        examples: Turns = (),
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Yield the answers in order; requests stay in flight while they come. Raises as `generate` does."""
         wishes: dict[str, Any] = {"max_tokens": max_tokens} | ({"stop": list(stop)} if stop else {})
         return self._ask(
             prompts, system, examples, wishes, lambda answer: (answer.choices[0].message.content or "").strip()
@@ -55,7 +70,7 @@ class EndpointModel:
         Raises `StageFailed` also when the server gives no log-probabilities.
         """
         wishes = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        return self._ask(prompts, system, examples, wishes, lambda answer: self._choice(answer, options))
+        return list(self._ask(prompts, system, examples, wishes, lambda answer: self._choice(answer, options)))
 
     def _choice(self, answer: ChatCompletion, options: Sequence[str]) -> Choice:
         logprobs = answer.choices[0].logprobs
@@ -69,25 +84,25 @@ class EndpointModel:
 
     def _ask(
         self,
-        prompts: Sequence[str],
+        prompts: Iterable[str],
         system: str,
         examples: Turns,
         wishes: dict[str, Any],
         read: Callable[[ChatCompletion], T],
-    ) -> list[T]:
-        """Return what `read` makes of the server's answer to each prompt."""
+    ) -> Iterator[T]:
+        """Yield what `read` makes of the server's answer to each prompt, in order; the first error ends all of them."""
         before: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
         for asked, answered in examples:
             before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-
-        async def ask_all() -> list[T]:
-            room = asyncio.Semaphore(self.settings.max_concurrency)
-            async with openai.AsyncOpenAI(
-                base_url=self.settings.endpoint,
-                api_key=os.environ.get("OPENAI_API_KEY") or "none",
-                timeout=self.settings.timeout_seconds,
-                max_retries=ATTEMPTS - 1,
-            ) as client:
+        try:
+            with asyncio.Runner() as runner:
+                client = openai.AsyncOpenAI(
+                    base_url=self.settings.endpoint,
+                    api_key=os.environ.get("OPENAI_API_KEY") or "none",
+                    timeout=self.settings.timeout_seconds,
+                    max_retries=ATTEMPTS - 1,
+                )
+                room = asyncio.Semaphore(self.settings.max_concurrency)
 
                 async def ask(prompt: str) -> T:
                     messages: Any = [*before, {"role": "user", "content": prompt}]
@@ -100,10 +115,10 @@ class EndpointModel:
                         self.usage["completion_tokens"] += answer.usage.completion_tokens
                     return read(answer)
 
-                return await _all_or_first_error([ask(prompt) for prompt in prompts])
-
-        try:
-            return asyncio.run(ask_all())
+                try:
+                    yield from _in_order(runner, map(ask, prompts), AHEAD * self.settings.max_concurrency)
+                finally:
+                    runner.run(client.close())
         except openai.OpenAIError as error:
             self._explain(error)
 
@@ -145,11 +160,30 @@ def choice_of_first_tokens(tops: Sequence[tuple[str, float]], options: Sequence[
     return Choice({option: probability / total for option, probability in filled.items()}, min(mass, 1.0))
 
 
-async def _all_or_first_error(requests: Sequence[Awaitable[T]]) -> list[T]:
-    """Return every result in order; the first error ends the others."""
-    tasks = [asyncio.ensure_future(request) for request in requests]
+def _in_order(runner: asyncio.Runner, requests: Iterable[Coroutine[Any, Any, T]], num_ahead: int) -> Iterator[T]:
+    """Yield the results of requests in order, with up to `num_ahead` begun; the first error ends the others."""
+    waiting: deque[asyncio.Task[T]] = deque()
+    failed: list[asyncio.Task[T]] = []
+
+    def note(task: asyncio.Task[T]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            failed.append(task)
+            waiting[0].cancel()  # it is what is waited for
+
+    async def first() -> T:
+        await asyncio.wait([waiting[0]])
+        return failed[0].result() if failed else waiting[0].result()
+
+    remaining, loop = iter(requests), runner.get_loop()
     try:
-        return list(await asyncio.gather(*tasks))
+        while True:
+            for request in islice(remaining, num_ahead - len(waiting)):
+                waiting.append(loop.create_task(request))
+                waiting[-1].add_done_callback(note)
+            if not waiting:
+                return
+            yield runner.run(first())
+            waiting.popleft()
     finally:
-        for task in tasks:
+        for task in waiting:
             task.cancel()

@@ -2,7 +2,8 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 SHORTEST_SHARED = 16
 """A shorter common beginning of the prompts is not worth computing ahead (tokens)."""
+BATCHES_AHEAD = 4
+"""Batches whose prompts are sorted by length together, where prompts come one by one."""
 
 
 class LocalModel:
@@ -58,6 +61,20 @@ class LocalModel:
                 self.usage["completion_tokens"] += int((row != self.tokenizer.pad_token_id).sum())
                 answers[index] = text[: min([text.find(mark) for mark in stop if mark in text], default=None)].strip()
         return answers
+
+    def generate_each(
+        self,
+        prompts: Iterable[str],
+        max_tokens: int,
+        *,
+        system: str = "",
+        examples: Turns = (),
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Yield the answers in order; prompts of like length among the next few share a batch."""
+        remaining = iter(prompts)
+        while some := list(islice(remaining, BATCHES_AHEAD * self.settings.batch_size)):
+            yield from self.generate(some, max_tokens, system=system, examples=examples, stop=stop)
 
     def choose(
         self, prompts: Sequence[str], options: Sequence[str], *, system: str = "", examples: Turns = ()

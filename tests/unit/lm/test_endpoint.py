@@ -201,3 +201,63 @@ def test_a_token_that_begins_two_options_counts_for_neither() -> None:
     choice = choice_of_first_tokens([("N", 0.5), ("Yes", 0.3)], ["Never", "No", "Yes"])
     assert choice["Never"] == choice["No"] < choice["Yes"]
     assert choice.mass == pytest.approx(0.3)
+
+
+def test_answers_are_yielded_in_order_while_few_prompts_are_taken_ahead(server: Server) -> None:
+    def echo(request: dict[str, Any], number: int) -> Answer:
+        time.sleep(0.02 if number % 3 else 0)
+        return completion(request["messages"][-1]["content"])
+
+    server.answer = echo
+    taken: list[str] = []
+
+    def prompts() -> Iterator[str]:
+        for number in range(200):
+            taken.append(f"prompt {number}")
+            yield taken[-1]
+
+    answers = server.model(max_concurrency=4).generate_each(prompts(), 5)
+    assert [next(answers) for _ in range(10)] == [f"prompt {number}" for number in range(10)]
+    assert len(taken) <= 10 + endpoint.AHEAD * 4
+    assert list(answers) == [f"prompt {number}" for number in range(10, 200)]
+    assert server.most_busy == 4
+
+
+def test_one_slow_answer_does_not_keep_the_others_from_being_asked(server: Server) -> None:
+    asked_meanwhile = []
+
+    def slow_first(request: dict[str, Any], number: int) -> Answer:
+        if request["messages"][-1]["content"] == "0":
+            time.sleep(0.3)
+            asked_meanwhile.append(number_of_requests())
+        return completion("fine")
+
+    def number_of_requests() -> int:
+        return len(server.requests)
+
+    server.answer = slow_first
+    assert list(server.model(max_concurrency=4).generate_each(map(str, range(40)), 5)) == ["fine"] * 40
+    assert asked_meanwhile[0] >= endpoint.AHEAD * 4
+
+
+def test_the_first_refusal_ends_the_requests_that_wait_behind_it(server: Server) -> None:
+    def refuse(request: dict[str, Any], number: int) -> Answer:
+        if request["messages"][-1]["content"] == "1":
+            return 401, {"error": {"message": "no"}}
+        time.sleep(0.2)
+        return completion("fine")
+
+    server.answer = refuse
+    began = time.monotonic()
+    with pytest.raises(StageFailed, match="OPENAI_API_KEY"):
+        list(server.model(max_concurrency=2).generate_each(map(str, range(500)), 5))
+    assert len(server.requests) < 20 and time.monotonic() - began < 20
+
+
+def test_whoever_stops_listening_stops_the_requests(server: Server) -> None:
+    answers = server.model(max_concurrency=2).generate_each(map(str, range(500)), 5)
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    asked = len(server.requests)
+    time.sleep(0.2)
+    assert len(server.requests) <= asked + 2
