@@ -60,6 +60,16 @@ rendering would make other passwords, and an installation that runs would lose i
 name them in the values of the last column; then the chart makes none. Pipelines that are compiled elsewhere, as
 `telellm submit` does, ask for `telellm-store` by that name: keep it.
 
+## Networks
+
+With `networkPolicies.enabled` nothing goes in or out of the namespace's pods but what is needed:
+`tests/unit/test_chart_network.py` has the table. Stages, vLLM (unless `vllm.offline`) and the auth proxy reach
+`networkPolicies.externalPorts` of `externalCidrs`: crawled pages, model hubs, the webhook that the nightly gate tells.
+An external store, database, proxy, identity provider and Kubeflow are reached at the ports of their addresses, also in
+other namespaces. A model server or a webhook in another namespace, or at another port, needs a rule in
+`networkPolicies.extraEgress`. Prometheus is let in from the namespace `monitoring`, others by
+`networkPolicies.metricsFrom`. A cluster whose network plugin does not enforce NetworkPolicies takes no notice of them.
+
 ## Upgrading and removing
 
 `helm upgrade` keeps Secrets, volumes, runs and the schedule; jobs that run go on. Two jobs do their work again at every

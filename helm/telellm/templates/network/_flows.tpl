@@ -12,7 +12,7 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 - {from: [auth-proxy], to: ml-pipeline-ui, ports: [3000]}
 {{- end }}
 {{- if $v.vllm.enabled }}
-- {from: [steps, jobs, test], to: vllm, ports: [8000]}
+- {from: [steps, jobs], to: vllm, ports: [8000]}
 {{- end }}
 # the processes of one training
 - {from: [jobs], to: jobs, ports: []}
@@ -31,12 +31,9 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 {{- join " " $all -}}
 {{- end -}}
 
-{{/* Who asks the Kubernetes API server, who reaches what lies outside, who shows figures (port): */}}
+{{/* Who asks the Kubernetes API server, and who shows figures (port): */}}
 {{- define "telellm.network.askers" -}}
 test training-operator
-{{- end -}}
-{{- define "telellm.network.outside" -}}
-steps jobs test nightly vllm auth-proxy exporter
 {{- end -}}
 {{- define "telellm.network.figures" -}}
 {minio: 9000, training-operator: 8080, vllm: 8000, exporter: 9101}
@@ -67,4 +64,62 @@ ports:
     protocol: TCP
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/*
+Rules of egress to what is not of this chart, for a component: a list. Crawled pages, hubs, webhooks: externalPorts of
+externalCidrs. What the values name by its address may also be a Service of another namespace. dict "root" $ "name" NAME
+*/}}
+{{- define "telellm.network.elsewhere" -}}
+{{- $v := .root.Values -}}
+{{- $name := .name -}}
+{{- $named := list -}}
+{{- if and (not $v.minio.enabled) (has $name (list "steps" "jobs" "test" "exporter" "ml-pipeline" "ml-pipeline-ui")) -}}
+{{- $named = append $named (include "telellm.store.port" .root | int) -}}
+{{- end -}}
+{{- if and (not $v.pipelines.mysql.enabled) (has $name (list "ml-pipeline" "metadata-grpc")) -}}
+{{- $named = append $named (int $v.pipelines.database.port) -}}
+{{- end -}}
+{{- if and $v.telellm.nightly.api (has $name (list "nightly" "exporter")) -}}
+{{- $named = append $named (include "telellm.network.port" $v.telellm.nightly.api | int) -}}
+{{- end -}}
+{{- if and $v.authProxy.issuer (eq $name "auth-proxy") -}}
+{{- $named = append $named (include "telellm.network.port" $v.authProxy.issuer | int) -}}
+{{- end -}}
+{{- $goesOut := or (has $name (list "steps" "jobs" "auth-proxy")) (and (eq $name "vllm") (not $v.vllm.offline)) -}}
+{{- if $goesOut -}}
+{{- range compact (list $v.global.proxy.http $v.global.proxy.https) -}}
+{{- $named = append $named (include "telellm.network.port" . | int) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $goesOut $v.networkPolicies.externalCidrs }}
+- to:
+    {{- include "telellm.network.outside" .root | nindent 4 }}
+  {{- include "telellm.network.ports" $v.networkPolicies.externalPorts | nindent 2 }}
+{{- end }}
+{{- with uniq $named }}
+- to:
+    - namespaceSelector: {}
+    {{- include "telellm.network.outside" $.root | nindent 4 }}
+  {{- include "telellm.network.ports" . | nindent 2 }}
+{{- end }}
+{{- if has $name (list "steps" "jobs") }}
+{{- with $v.networkPolicies.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Networks outside of the cluster, as peers: $ */}}
+{{- define "telellm.network.outside" -}}
+{{- range .Values.networkPolicies.externalCidrs }}
+- ipBlock:
+    cidr: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Port of an address: http(s)://HOST[:PORT]… */}}
+{{- define "telellm.network.port" -}}
+{{- $url := urlParse . -}}
+{{- trimPrefix ":" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
 {{- end -}}

@@ -12,15 +12,16 @@ dict "root" $ "component" NAME
   "to" LIST        components and their ports: dict "component" NAME "port" NUMBER
   "api" true       it asks the Kubernetes API
   "store" true     it asks the store
-  "external" true  it asks what lies outside the cluster
-  "extra" LIST     more rules of egress
+  "steps" true     it is the pods of runs
   "silent" true    it asks nobody
   "selector" LABELS  in place of the component's own
 */}}
 {{- define "telellm.pipelines.policy" -}}
 {{- $network := .root.Values.networkPolicies -}}
 {{- $root := .root -}}
-{{- $external := or .external (and .store (not $root.Values.minio.enabled)) -}}
+{{- /* an empty list of peers would be everybody */ -}}
+{{- $ingress := list -}}
+{{- range .ingress }}{{- if .from }}{{- $ingress = append $ingress . -}}{{- end -}}{{- end -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -37,7 +38,7 @@ spec:
     {{- end }}
   policyTypes: [Ingress, Egress]
   ingress:
-    {{- toYaml (.ingress | default list) | nindent 4 }}
+    {{- toYaml $ingress | nindent 4 }}
   {{- if .silent }}
   egress: []
   {{- else }}
@@ -68,15 +69,8 @@ spec:
       ports:
         - port: 9000
     {{- end }}
-    {{- if $external }}
-    - to:
-        {{- range $network.externalCidrs }}
-        - ipBlock:
-            cidr: {{ . }}
-        {{- end }}
-    {{- end }}
-    {{- with .extra }}
-    {{- toYaml . | nindent 4 }}
+    {{- with include "telellm.network.elsewhere" (dict "root" $root "name" (ternary "steps" .component (eq .steps true))) | trim }}
+    {{- . | nindent 4 }}
     {{- end }}
   {{- end }}
 {{- end -}}
