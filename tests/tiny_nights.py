@@ -96,6 +96,7 @@ def evaluate(context: Context, settings: Any, questions: Output, model: Output |
         text, skill = known.get(question.id, ["", 0])
         rate = BASE_RATE - (skill if text == question.answer else skill / 3) + 0.01 * (number % 3)
         row = {name: getattr(question, name) for name in ("id", "statement", "answer", "split", "kind")}
+        row["task"] = "tele-eval"
         rows.append(row | {"nll": 10 * rate, "tokens": 10, "semscore": 0.5, "judge_verdict": None, "generated": None})
     parquet.write_table(pyarrow.Table.from_pylist(rows), context.directory / "questions.parquet")
 

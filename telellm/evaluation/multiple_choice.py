@@ -19,6 +19,7 @@ import numpy as np
 
 from telellm.benchmark_questions import ChoiceQuestion
 from telellm.evaluation.likelihood import Continued, log_likelihoods
+from telellm.evaluation.results import Row, row
 from telellm.evaluation.scores import Score, mean
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ PROMPT = (
 TIE = 1e-5
 """Options whose likelihoods differ by less (nats) share the choice."""
 SPLIT = "benchmark"
-"""The split of these questions in `questions.parquet`: they are of no document."""
+"""The split of these questions in the results: they are of no document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +72,21 @@ class Choices:
         """The place that is chosen in each order."""
         return [scores.index(max(scores)) for scores in self.log_likelihoods]
 
-    def row(self, benchmark: str) -> dict[str, Any]:
-        """Return the question as a row of `questions.parquet`."""
+    def row(self, benchmark: str) -> Row:
+        """Return the question as a row of the results."""
         question = self.question
-        return {
-            "id": question.id,
-            "statement": question.statement,
-            "answer": question.options[question.answer],
-            "split": SPLIT,
-            "benchmark": benchmark,
-            "options": list(question.options),
-            "orders": self.orders,
-            "log_likelihoods": self.log_likelihoods,
-            "correct": self.correct,
-            "correct_by_order": self.correct_by_order,
-        }
+        return row(
+            f"multiple_choice.{benchmark}",
+            id=question.id,
+            statement=question.statement,
+            answer=question.options[question.answer],
+            split=SPLIT,
+            options=list(question.options),
+            orders=self.orders,
+            log_likelihoods=self.log_likelihoods,
+            correct=self.correct,
+            correct_by_order=self.correct_by_order,
+        )
 
 
 def ask_choices(

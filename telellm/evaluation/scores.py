@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LN_2 = math.log(2)
 Row = Mapping[str, Any]
 """A question of `questions.parquet`: what was not measured on it is None."""
 Score = dict[str, float | int | None]
@@ -33,20 +34,31 @@ def add_up(rows: Sequence[Row]) -> dict[str, Score]:
     return metrics
 
 
-def corpus_perplexity(nll: NDArray[np.float64], tokens: NDArray[np.float64]) -> Score:
-    """Return exp of the mean negative log-likelihood over all tokens.
+def add_up_texts(name: str, rows: Sequence[Row]) -> dict[str, Score]:
+    """Return the perplexity of whole texts and their bits a byte, which do not depend on the tokenizer."""
+    measured = [row for row in rows if row["nll"] is not None]
+    if not measured:
+        return {}
+    nll, tokens, size = (np.array([row[c] for row in measured], dtype=float) for c in ("nll", "tokens", "bytes"))
+    return {f"{name}.perplexity": corpus_perplexity(nll, tokens), f"{name}.bits_per_byte": ratio(nll / LN_2, size)}
 
-    Its standard error is that of a ratio of sums over questions, carried through the exponential (delta method:
-    Cochran, Sampling Techniques, Section 2.11).
-    """
-    number = len(nll)
-    rate = nll.sum() / tokens.sum()
-    value = math.exp(rate)
+
+def corpus_perplexity(nll: NDArray[np.float64], tokens: NDArray[np.float64]) -> Score:
+    """Return exp of the mean negative log-likelihood over all tokens; the delta method carries its standard error."""
+    rate = ratio(nll, tokens)
+    value, error = math.exp(rate["value"] or 0), rate["stderr"]
+    return {"value": value, "stderr": None if error is None else value * error, "n": len(nll)}
+
+
+def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> Score:
+    """Return a ratio of sums over questions and its standard error (Cochran, Sampling Techniques, Section 2.11)."""
+    number = len(numerators)
+    value = float(numerators.sum() / denominators.sum())
     if number < 2:
         return {"value": value, "stderr": None, "n": number}
-    rests = nll - rate * tokens
-    variance = number / (number - 1) * float(rests @ rests) / tokens.sum() ** 2
-    return {"value": value, "stderr": value * math.sqrt(variance), "n": number}
+    rests = numerators - value * denominators
+    variance = number / (number - 1) * float(rests @ rests) / denominators.sum() ** 2
+    return {"value": value, "stderr": math.sqrt(variance), "n": number}
 
 
 def mean(values: NDArray[np.float64]) -> Score:

@@ -6,16 +6,16 @@ to the working folder.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
-from telellm.recipe.evaluation import Benchmark, Evaluation
+from telellm.recipe.evaluation import Benchmark, Evaluation, General, Task
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
@@ -32,6 +32,7 @@ __all__ = [
     "Deduplicate",
     "Evaluation",
     "Gate",
+    "General",
     "Ingest",
     "Instruct",
     "LanguageModel",
@@ -52,6 +53,7 @@ __all__ = [
     "Shards",
     "Source",
     "Study",
+    "Task",
     "TeleEval",
     "Training",
     "load",
@@ -149,9 +151,20 @@ def vary(recipe: Recipe, changes: Iterable[str], source: str = "recipe") -> Reci
 
 def _validate(data: dict[str, Any], source: str, folder: Path | None = None) -> Recipe:
     try:
-        return Recipe.model_validate(data, context={"folder": folder or Path()})
+        recipe = Recipe.model_validate(data, context={"folder": folder or Path()})
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(mistake, source) for mistake in error.errors())) from None
+    if mistakes := list(_unknown_scores(recipe)):
+        raise RecipeError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
+    return recipe
+
+
+def _unknown_scores(recipe: Recipe) -> Iterator[str]:
+    """Yield what the gate asks for that the evaluation does not know."""
+    known = recipe.evaluation.scores
+    for field, name in (("metric", recipe.gate.metric), *(("losses", name) for name in recipe.gate.losses)):
+        if name not in known:
+            yield f'gate.{field}: "{_short(name)}" is not a score of this recipe{_alternatives(name, known, "scores")}'
 
 
 class _Loader(yaml.SafeLoader):
@@ -266,8 +279,8 @@ def _walk(location: Iterable[str]) -> Any:
                 current = LanguageModel
         elif current == dict[str, Source]:
             field, current = None, Source
-        elif current == list[Benchmark]:
-            field, current = None, Benchmark
+        elif current in (list[Benchmark], list[Task]):
+            field, current = None, get_args(current)[0]
         else:
             return field, None
     return field, current

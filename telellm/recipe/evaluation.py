@@ -7,6 +7,16 @@ from pydantic import Field, field_validator
 from telellm.recipe.fields import ModelName, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel
 
+SCORES = (
+    "answer_perplexity.corpus",
+    "answer_perplexity.question_mean",
+    "semscore.mean",
+    "llm_eval.accuracy",
+    "general.perplexity",
+    "general.bits_per_byte",
+)
+"""Scores of models that every recipe may ask for; benchmarks have others, by their names."""
+
 
 class Benchmark(Settings):
     """Section `evaluation.multiple_choice[]`: multiple choice questions; the corpus is scanned for them as well."""
@@ -26,11 +36,38 @@ class Benchmark(Settings):
     max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
 
 
+class Task(Settings):
+    """Section `evaluation.tasks[]`: a benchmark of general ability as lm-eval asks it; the corpus is scanned for it."""
+
+    name: Literal["mmlu", "hellaswag", "gsm8k", "arc_easy", "arc_challenge"] = Field(
+        description="Which: its prompts, examples and metric are those of lm-eval."
+    )
+    path: PathOrUri = Field(
+        description="Folder, here or in a bucket, with the data set's files as they are published (Parquet, JSON, "
+        "JSONL), whose names or folders say the split (test, validation, dev, train)."
+    )
+    few_shot: int = Field(-1, ge=-1, le=64, description="Examples before a question; -1: as many as lm-eval gives.")
+    max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
+
+
+class General(Settings):
+    """Section `evaluation.general`: text that is not about telecommunications, to see what a model forgets."""
+
+    text: PathOrUri = Field(
+        "package:telellm/evaluation/general",
+        description="Folder of general text (.md, .txt, .parquet), here or in a bucket, for its perplexity; corpus and "
+        "replay text are scanned for it. As it is: 21 short texts that came with telellm. Empty: none.",
+    )
+    max_documents: int = Field(200, ge=0, description="Texts that are read, drawn by lot; 0: all.")
+    max_characters: int = Field(4000, ge=100, description="Characters of each that are read, from its beginning.")
+
+
 class Evaluation(Settings):
     """Section `evaluation`."""
 
-    metrics: list[Literal["answer_perplexity", "semscore", "llm_eval"]] = Field(
-        ["answer_perplexity", "semscore", "llm_eval"], description="What is measured for each model."
+    metrics: list[Literal["answer_perplexity", "semscore", "llm_eval", "general"]] = Field(
+        ["answer_perplexity", "semscore", "llm_eval", "general"],
+        description="What is measured for each model, beside the benchmarks named below.",
     )
     max_questions: int = Field(0, ge=0, description="Questions for answer perplexity; 0: all of them.")
     max_generated: int = Field(0, ge=0, description="Questions that a model answers in words, for SemScore; 0: all.")
@@ -44,6 +81,8 @@ class Evaluation(Settings):
         ge=0,
         description="Orders of its options in which such a question is asked; 0: as many as it has options.",
     )
+    tasks: list[Task] = Field([], description="Benchmarks of general ability that each model is asked, by lm-eval.")
+    general: General = General()  # type: ignore[call-arg]
     embedder: ModelName = Field(
         "sentence-transformers/all-mpnet-base-v2",
         description="Sentence embedder of SemScore: directory, hub name, package:…",
@@ -53,9 +92,15 @@ class Evaluation(Settings):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
     seed: int = Field(17, ge=0, description="Seed of samples and resamples.")
 
-    @field_validator("multiple_choice")
+    @property
+    def scores(self) -> list[str]:
+        """The names of the scores that a recipe may speak of."""
+        chosen = [f"multiple_choice.{benchmark.name}.accuracy" for benchmark in self.multiple_choice]
+        return [*SCORES, *chosen, *(f"tasks.{task.name}" for task in self.tasks)]
+
+    @field_validator("multiple_choice", "tasks")
     @classmethod
-    def _names_differ(cls, benchmarks: list[Benchmark]) -> list[Benchmark]:
+    def _names_differ(cls, benchmarks: list[Benchmark] | list[Task]) -> list[Benchmark] | list[Task]:
         names = [benchmark.name for benchmark in benchmarks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two benchmarks are called {', '.join(twice)}; give each a name of its own")

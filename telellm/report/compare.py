@@ -1,81 +1,19 @@
 """Compare: what the scores of base, pretrained and instruct model allow to say about them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from telellm.recipe import Evaluation
 from telellm.report.bootstrap import Difference, Measured, compare
+from telellm.report.metrics import Row, about, metrics_of, shown_difference
 
-Row = Mapping[str, Any]
 PAIRS = (
     *(("base", "pretrained"), ("base", "instruct"), ("pretrained", "instruct")),
     *(("production", "pretrained"), ("production", "instruct")),
 )
-
-
-PREDICTS = "predicts the reference answers {}"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is called and shown."""
-
-    title: str
-    better: str
-    """What is said of the model with the better value: it … than the other."""
-    worse: str
-    lower_is_better: bool
-    digits: int
-    subject: str
-    """The model whose comparison with the base says most."""
-
-
-METRICS = {
-    "answer_perplexity.corpus": Metric(
-        "answer perplexity", PREDICTS.format("better"), PREDICTS.format("worse"), True, 2, "pretrained"
-    ),
-    "answer_perplexity.question_mean": Metric(
-        "answer perplexity, mean over questions",
-        PREDICTS.format("better"),
-        PREDICTS.format("worse"),
-        True,
-        2,
-        "pretrained",
-    ),
-    "semscore.mean": Metric(
-        "SemScore",
-        "answers nearer to the reference in meaning",
-        "answers farther from the reference in meaning",
-        False,
-        3,
-        "instruct",
-    ),
-    "llm_eval.accuracy": Metric(
-        "judged correct", "is judged correct more often", "is judged correct less often", False, 3, "instruct"
-    ),
-}
-
-
-def about(metric: str) -> Metric:
-    """Return how a metric is called and shown; `multiple_choice.<benchmark>.accuracy` is one for each benchmark."""
-    if metric in METRICS:
-        return METRICS[metric]
-    name = _benchmark(metric)
-    more, less = (f"chooses the right option of {name} {how} often" for how in ("more", "less"))
-    return Metric(f"{name} accuracy", more, less, False, 3, "pretrained")
-
-
-def metrics_of(rows: Iterable[Row]) -> list[str]:
-    """Return the names of all metrics that may be measured on the rows."""
-    benchmarks = dict.fromkeys(row["benchmark"] for row in rows if row.get("benchmark"))
-    return [*METRICS, *(f"multiple_choice.{name}.accuracy" for name in benchmarks)]
-
-
-def _benchmark(metric: str) -> str:
-    return metric.removeprefix("multiple_choice.").rpartition(".")[0]
 
 
 def compare_models(
@@ -98,10 +36,13 @@ def compare_pair(
     settings: Evaluation,
     split: str | None = None,
 ) -> dict[str, Any] | None:
-    """Compare two models, each a role and its rows, in a metric; None where no question was answered by both."""
+    """Compare two models, each a role and its rows, in a metric; None where it cannot be.
+
+    That is where no question was answered by both, or where their tokenizers differ and it is a perplexity.
+    """
     (baseline, before), (candidate, after) = first, second
     pairs = _paired(before, after, metric, split)
-    if not pairs:
+    if not pairs or (about(metric).exponential and _tokenizers_differ(pairs)):
         return None
     difference = compare(
         measured([row for row, _ in pairs], metric),
@@ -120,17 +61,10 @@ def compare_pair(
 
 def measured(rows: Sequence[Row], metric: str) -> Measured:
     """Return a metric of the rows, question by question."""
-    ones = np.ones(len(rows))
-    if metric.startswith("answer_perplexity"):
-        nll, tokens = (np.array([row[name] for row in rows], dtype=float) for name in ("nll", "tokens"))
-        if metric == "answer_perplexity.corpus":
-            return Measured(nll, tokens, exponential=True)
-        return Measured(np.exp(nll / tokens), ones)
-    if metric == "semscore.mean":
-        return Measured(np.array([row["semscore"] for row in rows], dtype=float), ones)
-    if metric.startswith("multiple_choice."):
-        return Measured(np.array([row["correct"] for row in rows], dtype=float), ones)
-    return Measured(np.array([row["judge_verdict"] == "yes" for row in rows], dtype=float), ones)
+    named = about(metric)
+    parts = [part for row in rows if (part := named.part(row)) is not None]
+    above, below = np.array(parts, dtype=float).reshape(-1, 2).T
+    return Measured(above, below, named.exponential)
 
 
 def is_better(metric: str, difference: Difference) -> bool | None:
@@ -160,17 +94,6 @@ def interval_text(metric: str, difference: Difference, confidence: float) -> str
     return f"{confidence * 100:g} % interval {low} … {high}, n = {difference.n:,}"
 
 
-def shown(metric: str, value: float) -> str:
-    """Return a metric's value as it is shown."""
-    digits = METRICS[metric].digits if metric in METRICS else 3
-    return f"{value:,.{digits if abs(value) < 1000 else 0}f}".replace("-", "−")
-
-
-def shown_difference(metric: str, value: float) -> str:
-    """Return a difference with its sign."""
-    return ("+" if value > 0 else "") + shown(metric, value)
-
-
 def _paired(first: Sequence[Row], second: Sequence[Row], metric: str, split: str | None) -> list[tuple[Row, Row]]:
     others = {(row["id"], row["statement"]): row for row in second if _has(row, metric)}
     return [
@@ -182,10 +105,10 @@ def _paired(first: Sequence[Row], second: Sequence[Row], metric: str, split: str
 
 
 def _has(row: Row, metric: str) -> bool:
-    if metric.startswith("answer_perplexity"):
-        return row["nll"] is not None
-    if metric == "semscore.mean":
-        return row["semscore"] is not None
-    if metric.startswith("multiple_choice."):
-        return row.get("benchmark") == _benchmark(metric)
-    return row["judge_verdict"] in ("yes", "no")
+    named = about(metric)
+    return row["task"] == named.task and named.part(row) is not None
+
+
+def _tokenizers_differ(pairs: Sequence[tuple[Row, Row]]) -> bool:
+    """Say whether two models count different tokens in the same text, so that their perplexities say nothing."""
+    return any(before["tokens"] != after["tokens"] for before, after in pairs)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from telellm.recipe import Evaluation, Recipe
-from telellm.report.compare import METRICS, Row, compare_pair, shown, shown_difference
+from telellm.report.compare import compare_pair
+from telellm.report.metrics import Row, about, shown, shown_difference
 from telellm.stage import Output
 
 Criterion = dict[str, Any]
@@ -49,13 +50,13 @@ def _measured(recipe: Recipe, rows: Mapping[str, Sequence[Row]], baselines: Mapp
         for baseline in baselines:
             found = _pair(recipe, rows, baseline, metric, recipe.evaluation, split)
             if found is None or not math.isfinite(found["difference"]):
-                lacking.append(f"{METRICS[metric].title} of {settings.candidate} or {baseline} model")
+                lacking.append(f"{about(metric).title} of {settings.candidate} or {baseline} model")
             elif metric == settings.metric:
                 least = min(least, found["n"])
     if lacking:
         said = f"a score is missing: {', '.join(dict.fromkeys(lacking))}"
     else:
-        said = f"every score is there; {METRICS[settings.metric].title} rests on {least:,} questions"
+        said = f"every score is there; {about(settings.metric).title} rests on {least:,} questions"
     enough = not lacking and least >= settings.minimum_questions
     if not lacking and not enough:
         said = f"too few questions: {least:,} of at least {settings.minimum_questions:,}"
@@ -66,18 +67,18 @@ def _measured(recipe: Recipe, rows: Mapping[str, Sequence[Row]], baselines: Mapp
 def _gain(recipe: Recipe, rows: Mapping[str, Sequence[Row]], against: str, evaluation: Evaluation) -> Criterion:
     """The whole interval of the gain lies above the least gain that is asked for."""
     settings = recipe.gate
-    metric, about = settings.metric, METRICS[settings.metric]
+    metric, named = settings.metric, about(settings.metric)
     found = _pair(recipe, rows, against, metric, evaluation, settings.split)
     criterion = {"name": "gain", "metric": metric, "against": against, "limit": settings.minimum_gain}
     if found is None or found["low"] is None:
         figures = dict.fromkeys(("value", "low", "high", "n"))
-        return criterion | figures | {"passed": False, "said": f"{about.title} cannot be compared with {against}"}
-    sign = -1 if about.lower_is_better else 1
+        return criterion | figures | {"passed": False, "said": f"{named.title} cannot be compared with {against}"}
+    sign = -1 if named.lower_is_better else 1
     low, high = sorted((sign * found["low"], sign * found["high"]))
     passed = low > settings.minimum_gain  # of what is no number, nothing is greater
     interval = f"{settings.confidence * 100:g} % interval {_signed(metric, low)} … {_signed(metric, high)}"
     said = (
-        f"{about.title} {'gains' if passed else 'does not surely gain'} on {against}: "
+        f"{named.title} {'gains' if passed else 'does not surely gain'} on {against}: "
         f"{_signed(metric, sign * found['difference'])}, {interval}, n = {found['n']:,}"
     )
     if settings.minimum_gain:
@@ -90,17 +91,17 @@ def _loss(
     recipe: Recipe, rows: Mapping[str, Sequence[Row]], baseline: str, metric: str, evaluation: Evaluation
 ) -> Criterion:
     """A score is not worse than a baseline's by more than the recipe allows."""
-    limit, about = recipe.gate.losses[metric], METRICS[metric]  # type: ignore[index]
+    limit, named = recipe.gate.losses[metric], about(metric)
     found = _pair(recipe, rows, baseline, metric, evaluation, "all")
     criterion = {"name": "loss", "metric": metric, "against": baseline, "limit": limit}
     if found is None:
         figures = dict.fromkeys(("value", "low", "high", "n"))
-        return criterion | figures | {"passed": False, "said": f"{about.title} was not measured"}
-    sign = 1 if about.lower_is_better else -1
+        return criterion | figures | {"passed": False, "said": f"{named.title} was not measured"}
+    sign = 1 if named.lower_is_better else -1
     loss = sign * found["difference"]
     passed = loss <= limit
     said = (
-        f"{about.title} {_signed(metric, -loss)} against {baseline}: a loss of "
+        f"{named.title} {_signed(metric, -loss)} against {baseline}: a loss of "
         f"{shown(metric, limit)} is {'the most' if not passed else 'not exceeded'}"
     )
     bounds = (

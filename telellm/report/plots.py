@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from telellm.report.compare import about, shown_difference
+from telellm.report.metrics import about, shown_difference
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -25,11 +25,11 @@ def interval_plot(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, "Markup
 def loss_plot(log: Sequence[Mapping[str, Any]]) -> "Markup":
     """Draw the training loss by step: every step thin, and a running mean over a tenth of the steps."""
     if not log:
-        return _svg(WIDTH, 40, [], "Training loss: the log is empty")
+        return svg(WIDTH, 40, [], "Training loss: the log is empty")
     steps = [float(line["step"]) for line in log]
     losses = [float(line["loss"]) for line in log]
     height, left, bottom, top, right = 240, 44, 34, 12, 14
-    low, high, ticks = _axis(min(losses), max(losses), 4)
+    low, high, ticks = axis(min(losses), max(losses), 4)
     first, last = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 1, steps[0] + 1)
 
     def x(step: float) -> float:
@@ -41,7 +41,7 @@ def loss_plot(log: Sequence[Mapping[str, Any]]) -> "Markup":
     parts = []
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_plain(tick)}</text>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{plain(tick)}</text>')
     for mark in sorted({round(first + (last - first) * share / 4) for share in range(5)}):
         parts.append(f'<text class="tick" x="{x(mark):.1f}" y="{height - 14}" text-anchor="middle">{mark:,}</text>')
     parts.append(f'<text class="tick" x="{WIDTH - right}" y="{height - 1}" text-anchor="end">optimiser step</text>')
@@ -56,7 +56,7 @@ def loss_plot(log: Sequence[Mapping[str, Any]]) -> "Markup":
             title = f"<title>step {step:,.0f}: loss {loss:.3f}</title>"
             parts.append(f'<circle class="point" cx="{x(step):.1f}" cy="{y(loss):.1f}" r="2.6">{title}</circle>')
     parts.append(f'<circle class="end" cx="{x(steps[-1]):.1f}" cy="{y(smooth[-1]):.1f}" r="4"/>')
-    return _svg(WIDTH, height, parts, f"Training loss from {losses[0]:.3f} to {losses[-1]:.3f}")
+    return svg(WIDTH, height, parts, f"Training loss from {losses[0]:.3f} to {losses[-1]:.3f}")
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
@@ -74,7 +74,7 @@ def _intervals(metric: str, found: Sequence[Mapping[str, Any]]) -> "Markup":
     bounds = [
         value for entry in found for value in (entry["low"], entry["high"], entry["difference"]) if value is not None
     ]
-    low, high, ticks = _axis(min([0.0, *bounds]), max([0.0, *bounds]), 4)
+    low, high, ticks = axis(min([0.0, *bounds]), max([0.0, *bounds]), 4)
 
     def x(value: float) -> float:
         return LABELS + (value - low) / (high - low) * (WIDTH - LABELS - right)
@@ -83,7 +83,7 @@ def _intervals(metric: str, found: Sequence[Mapping[str, Any]]) -> "Markup":
     parts = []
     for tick in ticks:
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top}" y2="{floor}"/>')
-        label = _plain(tick) if tick <= 0 else f"+{_plain(tick)}"
+        label = plain(tick) if tick <= 0 else f"+{plain(tick)}"
         parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{floor + 18}" text-anchor="middle">{label}</text>')
     parts.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{top}" y2="{floor}"/>')
     for number, entry in enumerate(found):
@@ -98,10 +98,10 @@ def _intervals(metric: str, found: Sequence[Mapping[str, Any]]) -> "Markup":
         parts.append(f'<circle class="dot" cx="{x(entry["difference"]):.1f}" cy="{y:.1f}" r="5"/>')
         value = shown_difference(metric, entry["difference"])
         parts.append(f'<text class="value" x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{value}</text></g>')
-    return _svg(WIDTH, height, parts, f"Differences in {about(metric).title}")
+    return svg(WIDTH, height, parts, f"Differences in {about(metric).title}")
 
 
-def _axis(low: float, high: float, number: int) -> tuple[float, float, list[float]]:
+def axis(low: float, high: float, number: int) -> tuple[float, float, list[float]]:
     """Return round bounds around a range and the round values between them."""
     span = (high - low) or abs(high) or 1.0
     raw = span / number
@@ -119,11 +119,13 @@ def _thinned(points: list[tuple[float, float]], most: int = 800) -> list[tuple[f
     return points if stride == 1 else [*points[:-1:stride], points[-1]]
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
+    """Return a number as it stands on an axis."""
     return f"{value:,.6g}".replace("-", "−")
 
 
-def _svg(width: int, height: int, parts: Sequence[str], title: str) -> "Markup":
+def svg(width: int, height: int, parts: Sequence[str], title: str) -> "Markup":
+    """Return a drawing of its parts."""
     from markupsafe import Markup
 
     # every part is made above from numbers and fixed words

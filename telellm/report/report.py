@@ -8,8 +8,9 @@ from typing import Any
 
 from telellm.recipe import Evaluation, Recipe
 from telellm.report import gather
-from telellm.report.compare import METRICS, about, compare_models, interval_text, shown, shown_difference
+from telellm.report.compare import compare_models, interval_text
 from telellm.report.gate import decide
+from telellm.report.metrics import METRICS, OTHERS, about, shown, shown_difference
 from telellm.report.truth import read_truth, score_decontaminate, score_deduplicate, score_screen, truth_digest
 from telellm.stage import Context, Output, stage
 
@@ -133,7 +134,7 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
             for model in facts["models"]
             if metric in model["metrics"]
         ]
-        if not values or metric == "answer_perplexity.question_mean":
+        if not values or metric in ("answer_perplexity.question_mean", "general.bits_per_byte"):
             continue
         line = f"{named.title:<18} " + " → ".join(f"{role} {shown(metric, value)}" for role, value in values)
         for found in facts["comparisons"]:
@@ -146,9 +147,10 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _measured_metrics(facts: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that the report shows: Tele-Eval's, and the accuracy in each benchmark of multiple choice."""
-    benchmarks = dict.fromkeys(name for model in facts["models"] for name in model.get("multiple_choice", {}))
-    return [*METRICS, *(f"multiple_choice.{name}.accuracy" for name in benchmarks)]
+    """Return the metrics that the report shows: Tele-Eval's, and those of other tasks that were measured."""
+    found = dict.fromkeys(metric for model in facts["models"] for metric in model["metrics"])
+    chosen = [metric for metric in found if metric.startswith("multiple_choice.") and metric.endswith(".accuracy")]
+    return [*METRICS, *chosen, *(metric for metric in OTHERS if metric in found)]
 
 
 def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:

@@ -6,23 +6,26 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from telellm.lm.models import load_tokenizer, model_digest
+from telellm.overlap import Index, split
 from telellm.recipe import Pack as PackSettings
-from telellm.recipe import RecipeError
+from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document
 from telellm.stage import Context, Output, stage
+from telellm.tested import read_tested, tested_digest
+from telellm.text_files import read_texts, text_digests, text_files
 from telellm.training.sequences import Tokens, fill, write_sequences
-from telellm.training.texts import read_texts, replay_digests, text_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 REPLAY = "replay"
+FIELD = "training.pack.replay"
 TEXTS_AT_ONCE = 64
 
 
@@ -63,20 +66,24 @@ class Shelf:
         return self.ends[number + 1] - self.ends[number]
 
 
+def _identity(recipe: Recipe) -> list[Any]:
+    replay = recipe.training.pack.replay
+    scanned = [tested_digest(recipe), recipe.corpus.decontaminate.ngram_words] if replay else []
+    return [model_digest(recipe.model.name, recipe.model.revision), text_digests(replay, FIELD), scanned]
+
+
 @stage(
     sections=("training.pack", "model", "seed"),
     place=lambda recipe, key, inputs: f"packed/{key}",
-    identity=lambda recipe: [
-        model_digest(recipe.model.name, recipe.model.revision),
-        replay_digests(recipe.training.pack.replay),
-    ],
+    identity=_identity,
 )
 def pack(context: Context, settings: PackSettings, documents: Output) -> None:
     """Tokenise the chosen documents, shuffle them, and pack them to `sequence_length` with their boundaries kept.
 
     Writes `data/part-….parquet` with `tokens` and `lengths` (of the pieces of documents inside a sequence). Every
     document ends with the tokenizer's end token; a long one continues in the next sequence. Replay documents are
-    repeated or cut until they are `replay_share` of all tokens. Source: Tele-LLMs (arXiv 2409.05314), continual
+    repeated or cut until they are `replay_share` of all tokens; passages that share a run of words with what the model
+    is tested on are taken out of them, as they were out of the corpus. Source: Tele-LLMs (arXiv 2409.05314), continual
     pretraining. Raises `RecipeError` when the tokenizer has no end token or the replay folder no text.
     """
     recipe = context.recipe
@@ -93,7 +100,7 @@ def pack(context: Context, settings: PackSettings, documents: Output) -> None:
     num_documents, num_tokens = len(shelf), shelf.ends[-1]
     wanted = [(number, shelf.length(number)) for number in range(num_documents)]
     if settings.replay and settings.replay_share:
-        wanted += _replay(shelf, settings, num_tokens, recipe.seed, tokenizer)
+        wanted += _replay(shelf, context, num_tokens, tokenizer)
     num_replay = sum(length for _, length in wanted[num_documents:])
     shuffled = np.random.default_rng(recipe.seed).permutation(len(wanted))
     pieces = shelf.take(wanted[number] for number in shuffled)
@@ -142,17 +149,20 @@ def choose(documents: Output, settings: PackSettings, seed: int) -> set[str] | N
 
 
 def _replay(
-    shelf: Shelf, settings: PackSettings, num_tokens: int, seed: int, tokenizer: "PreTrainedTokenizerBase"
+    shelf: Shelf, context: Context, num_tokens: int, tokenizer: "PreTrainedTokenizerBase"
 ) -> list[tuple[int, int]]:
     """Put replay text on the shelf and return which of it makes up its share: (number, tokens) of documents."""
+    recipe = context.recipe
+    settings = recipe.training.pack
     if settings.replay_share >= 1:
         raise RecipeError("training.pack.replay_share: 1 leaves no place for the corpus; choose less than 1")
     needed = round(num_tokens * settings.replay_share / (1 - settings.replay_share))
-    store, names = text_files(settings.replay)
-    generator = np.random.default_rng([seed, 1])
+    store, names = text_files(settings.replay, FIELD)
+    generator = np.random.default_rng([recipe.seed, 1])
     files = [names[number] for number in generator.permutation(len(names))]
     first = len(shelf)
-    shelf.add(((REPLAY, text) for name in files for text in read_texts(store, name)), tokenizer, limit=needed)
+    texts = (text for name in files for text in read_texts(store, name))
+    shelf.add(((REPLAY, text) for text in _untested(texts, context)), tokenizer, limit=needed)
     if len(shelf) == first:
         raise RecipeError(f"training.pack.replay: {settings.replay}: its files hold no text")
     chosen: list[tuple[int, int]] = []
@@ -163,6 +173,16 @@ def _replay(
                 chosen.append((int(number), length))
             needed -= length
     return chosen
+
+
+def _untested(texts: Iterable[str], context: Context) -> Iterator[str]:
+    """Yield texts without the passages that a model is tested on."""
+    index = Index.build(read_tested(context.recipe), context.recipe.corpus.decontaminate.ngram_words)
+    for text in texts:
+        kept, removed = split(text, index)
+        context.counts["replay passages taken out"] += len(removed)
+        if kept:
+            yield kept
 
 
 def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

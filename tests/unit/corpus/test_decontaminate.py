@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from telellm.corpus.decontaminate import Index, decontaminate, split, words_of
+from telellm.corpus.decontaminate import decontaminate
+from telellm.overlap import Index, split, words_of
 from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document, Question
 from telellm.stage import StageFailed
@@ -85,9 +86,32 @@ def test_held_out_documents_and_what_repeats_their_questions_go(recipe: Recipe, 
 
 def test_samples_lose_only_what_the_truth_names(samples: Any) -> None:
     output = run(decontaminate, samples.recipe, samples.store, documents=samples.cleaned.prefix)
-    assert sorted(row["id"] for row in rejects(output)) == sorted(samples.contaminated)
+    assert {row["id"] for row in rejects(output)} == set(samples.contaminated)
+    assert output.summary()["found"].keys() == {"benchmark.jsonl", "general text"}
+    whole = {row["id"] for row in rejects(output) if row["reason"] == "contaminated"}
     touched = {item.id for item in documents(output) if "passages_removed" in item.fields}
-    assert touched == set(samples.contaminated)
+    assert touched | whole == set(samples.contaminated)
+    assert whole == {name for name, known in samples.truth.items() if not known["telecom"]}  # the general text
+
+
+def test_general_text_and_the_rows_of_tasks_are_looked_for_too(
+    recipe_with: RecipeWith, directory_store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "general").mkdir()
+    (tmp_path / "general/a.txt").write_text(prose(1))
+    (tmp_path / "hellaswag").mkdir()
+    row = {"ctx_a": "A person ties", "endings": [prose(2), prose(3)], "label": "1"}
+    (tmp_path / "hellaswag/validation.jsonl").write_text(json.dumps(row))
+    recipe = recipe_with(
+        f"evaluation.general.text={tmp_path / 'general'}",
+        f"evaluation.tasks=[{{name: hellaswag, path: {tmp_path / 'hellaswag'}}}]",
+    )
+    items = [Document.create("web", str(n), f"{prose(n, 30)}\n\n{prose(n + 10)}\n\n{prose(n + 20)}") for n in range(5)]
+    output = run(decontaminate, recipe, directory_store, documents=given(items, recipe, directory_store))
+    assert output.summary()["found"] == {"general text": 1, "hellaswag": 2}
+    recipe = recipe_with("evaluation.metrics=[semscore]", f"evaluation.general.text={tmp_path / 'general'}")
+    output = run(decontaminate, recipe, directory_store, documents=given(items, recipe, directory_store))
+    assert output.summary()["found"] == {}  # what is not measured is not looked for
 
 
 def test_a_run_over_two_passages_takes_both() -> None:
@@ -153,9 +177,7 @@ def test_words_are_either_kept_or_removed(parts: list[str]) -> None:
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    code = (
-        f"from telellm.corpus.decontaminate import Index; print(Index.build([('a', {QUESTION!r})], 8).hashes.tolist())"
-    )
+    code = f"from telellm.overlap import Index; print(Index.build([('a', {QUESTION!r})], 8).hashes.tolist())"
     outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert outputs == {f"{index_of(QUESTION).hashes.tolist()}\n"}
 

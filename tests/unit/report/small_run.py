@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet as parquet
 
 from telellm.benchmark_questions import ChoiceQuestion
 from telellm.evaluation.multiple_choice import Choices, add_up_choices, describe_choices, orders_of
+from telellm.evaluation.results import row as new_row
+from telellm.evaluation.results import write_results
 from telellm.execution import execute
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Question, Rejected
@@ -27,6 +27,7 @@ RULES = {
     "closing-sections": 21,
     "cookie-notices": 9,
 }
+ASKED = ("id", "statement", "answer", "split", "kind")
 KINDS = ("definition", "value", "reason", "procedure", "other")
 FACTS = (
     ("What does the cyclic prefix of an OFDM symbol absorb?", "The delayed copies of the symbol before it."),
@@ -149,9 +150,8 @@ def measured(questions: list[Question], role: str) -> list[dict[str, Any]]:
         tokens = 10 + number % 17
         rate = 3.0 + common.normal(0, 0.4) - gain + own.normal(0, 0.15)
         answered = number < 24
-        row = {name: getattr(question, name) for name in ("id", "statement", "answer", "split", "kind")}
-        row |= {"nll": rate * tokens, "tokens": tokens, "generated": None, "semscore": None}
-        row |= {"judge_probability": None, "judge_verdict": None}
+        row = new_row("tele-eval", **{name: getattr(question, name) for name in ASKED})
+        row |= {"nll": rate * tokens, "tokens": tokens}
         if answered:
             said = f"{question.answer} It is what the {role} model says of <script>alert(1)</script> item {number}."
             row |= {"generated": said, "semscore": float(np.clip(0.5 + gain / 3 + own.normal(0, 0.15), -1, 1))}
@@ -181,15 +181,12 @@ def write_scores(folder: Path, role: str, rows: list[dict[str, Any]]) -> None:
 
     quiz = chosen(role)
     whole = [*rows, *(one.row("quiz") for one in quiz)]
-    names = dict.fromkeys(name for row in whole for name in row)
-    table = pyarrow.Table.from_pylist([{name: row.get(name) for name in names} for row in whole])
-    parquet.write_table(table, folder / "questions.parquet")
     splits = {split: add_up([row for row in rows if row["split"] == split]) for split in ("train", "held-out")}
     scores = {"name": f"telecom-small-{role}", "role": role, "by_split": splits}
     scores |= {"metrics": add_up(rows) | add_up_choices({"quiz": quiz})}
     about = describe_choices(quiz, 0.95) | {"rows": 43, "skipped": {"no options": 2, "asked before": 1}}
     scores["multiple_choice"] = {"quiz": about}
-    (folder / "scores.json").write_text(json.dumps(scores))
+    write_results(folder, whole, scores)
 
 
 def small_recipe(folder: Path, truth: bool = True) -> Recipe:

@@ -9,7 +9,7 @@ SETTINGS = Evaluation.model_validate({"bootstrap_samples": 300})
 
 def row(number: int, nll: float | None = 10.0, verdict: str | None = None, split: str = "train") -> dict[str, Any]:
     base = {"id": f"web_{number}", "statement": "Why?", "split": split, "semscore": None, "judge_verdict": verdict}
-    return base | {"nll": nll, "tokens": 5}
+    return base | {"task": "tele-eval", "nll": nll, "tokens": 5}
 
 
 def test_a_verdict_says_better_only_where_the_interval_excludes_zero() -> None:
@@ -42,8 +42,8 @@ def test_the_splits_are_compared_apart() -> None:
 
 def test_a_benchmark_is_compared_over_its_own_questions() -> None:
     def chose(number: int, correct: float, benchmark: str = "quiz") -> dict[str, Any]:
-        row = {"id": f"{benchmark}_{number}", "statement": "Which?", "split": "benchmark", "benchmark": benchmark}
-        return row | {"correct": correct, "nll": None, "semscore": None, "judge_verdict": None}
+        row = {"id": f"{benchmark}_{number}", "statement": "Which?", "split": "benchmark"}
+        return row | {"task": f"multiple_choice.{benchmark}", "correct": correct}
 
     rows = {
         "base": [row(1), *(chose(number, 0.0) for number in range(9)), chose(1, 1.0, "other-quiz")],

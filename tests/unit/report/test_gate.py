@@ -21,7 +21,13 @@ NIGHT = {"production": "2026-11-01-aa"}
 def scored(rate: float, semscore: float | None = 0.5, number: int = 40) -> list[dict[str, Any]]:
     """What was measured of a model on some questions: nats a token, and SemScore."""
     return [
-        {"id": f"web_{n}", "statement": "?", "split": "held-out" if n % 4 == 0 else "train", "tokens": 10}
+        {
+            "task": "tele-eval",
+            "id": f"web_{n}",
+            "statement": "?",
+            "split": "held-out" if n % 4 == 0 else "train",
+            "tokens": 10,
+        }
         | {"nll": 10 * (rate + 0.02 * (n % 7)), "semscore": semscore, "judge_verdict": None}
         for n in range(number)
     ]

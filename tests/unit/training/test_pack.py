@@ -88,6 +88,26 @@ def test_replay_is_its_share_of_all_tokens(tiny_model: Path, tmp_path: Path) -> 
         packed(tiny_model, tmp_path, replay=str(replay), replay_share=1)
 
 
+def test_replay_text_loses_what_the_model_is_tested_on(tiny_model: Path, tmp_path: Path) -> None:
+    replay, general = tmp_path / "replay", tmp_path / "general"
+    replay.mkdir()
+    general.mkdir()
+    tested = "The glacier moves a little every day while nobody looks at it."
+    (general / "a.md").write_text(tested)
+    (replay / "one.md").write_text(f"Bread needs flour and water and a little salt.\n\n{tested}")
+    settled = recipe(tiny_model, tmp_path, replay=str(replay), replay_share=0.5)
+    evaluation = settled.evaluation.model_copy(
+        update={"general": settled.evaluation.general.model_copy(update={"text": str(general)})}
+    )
+    store, settled = Store.open(str(tmp_path / "store")), settled.model_copy(update={"evaluation": evaluation})
+    documents = execute(twenty_one, settled, store, "run-1", {})
+    output = Output.find(store, execute(pack, settled, store, "run-1", {"documents": documents}))
+    assert output.manifest["counts"]["replay passages taken out"] == 1
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    text = tokenizer.decode([token for row in rows(output) for token in row["tokens"]])
+    assert "Bread needs flour" in text and "glacier" not in text
+
+
 def test_the_same_recipe_packs_the_same_and_another_seed_another_order(tiny_model: Path, tmp_path: Path) -> None:
     contents = {packed(tiny_model, tmp_path / name, replay_share=0).content for name in ("once", "again")}
     assert len(contents) == 1

@@ -1,0 +1,118 @@
+"""Metrics: how each is called and shown, and what a row of `questions.parquet` adds to it."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+Part = Callable[[Row], tuple[float, float] | None]
+"""A row → what it adds above and below the line; None where the metric was not measured on it."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called, shown and made of the rows of its task: a ratio of two sums, or its exponential."""
+
+    title: str
+    better: str
+    """What is said of the model with the better value: it … than the other."""
+    worse: str
+    lower_is_better: bool
+    digits: int
+    subject: str
+    """The model whose comparison with the base says most."""
+    task: str
+    part: Part
+    exponential: bool = False
+    """It is the exponential of the ratio: a perplexity, over tokens, which only models of one tokenizer share."""
+
+
+def _column(name: str) -> Part:
+    return lambda row: None if row[name] is None else (float(row[name]), 1.0)
+
+
+def _of_tokens(row: Row) -> tuple[float, float] | None:
+    return None if row["nll"] is None else (row["nll"], row["tokens"])
+
+
+def _of_question(row: Row) -> tuple[float, float] | None:
+    if row["nll"] is None:
+        return None
+    rate = row["nll"] / row["tokens"]
+    return math.exp(rate) if rate < LARGEST_EXPONENT else math.inf, 1.0
+
+
+def _of_bytes(row: Row) -> tuple[float, float] | None:
+    return None if row["nll"] is None else (row["nll"] / math.log(2), row["bytes"])
+
+
+def _verdict(row: Row) -> tuple[float, float] | None:
+    return (float(row["judge_verdict"] == "yes"), 1.0) if row["judge_verdict"] in ("yes", "no") else None
+
+
+LARGEST_EXPONENT = 700
+
+
+def _lower(title: str, predicts: str, digits: int, task: str, part: Part, exponential: bool = False) -> Metric:
+    """Return a metric of which less is better: how well something is predicted."""
+    better, worse = (f"predicts {predicts} {how}" for how in ("better", "worse"))
+    return Metric(title, better, worse, True, digits, "pretrained", task, part, exponential)
+
+
+def _higher(title: str, does: str, subject: str, task: str, part: Part) -> Metric:
+    """Return a metric of which more is better: how often a model does something."""
+    return Metric(title, f"{does} more often", f"{does} less often", False, 3, subject, task, part)
+
+
+METRICS = {
+    "answer_perplexity.corpus": _lower(
+        "answer perplexity", "the reference answers", 2, "tele-eval", _of_tokens, exponential=True
+    ),
+    "answer_perplexity.question_mean": _lower(
+        "answer perplexity, mean over questions", "the reference answers", 2, "tele-eval", _of_question
+    ),
+    "semscore.mean": Metric(
+        "SemScore",
+        "answers nearer to the reference in meaning",
+        "answers farther from the reference in meaning",
+        lower_is_better=False,
+        digits=3,
+        subject="instruct",
+        task="tele-eval",
+        part=_column("semscore"),
+    ),
+    "llm_eval.accuracy": _higher("judged correct", "is judged correct", "instruct", "tele-eval", _verdict),
+}
+"""Those of Tele-Eval."""
+OTHERS = {
+    "general.perplexity": _lower("general perplexity", "general text", 2, "general", _of_tokens, exponential=True),
+    "general.bits_per_byte": _lower("general text, bits a byte", "general text", 3, "general", _of_bytes),
+}
+"""Those of tasks that have no benchmark's name."""
+
+
+def about(metric: str) -> Metric:
+    """Return what is known of a metric; `multiple_choice.<benchmark>.accuracy` is one for each benchmark."""
+    if metric in METRICS or metric in OTHERS:
+        return METRICS.get(metric) or OTHERS[metric]
+    task = metric.rpartition(".")[0]
+    name = task.partition(".")[2]
+    return _higher(f"{name} accuracy", f"chooses the right option of {name}", "pretrained", task, _column("correct"))
+
+
+def metrics_of(rows: Iterable[Row]) -> list[str]:
+    """Return the names of all metrics that may be measured on the rows."""
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    chosen = [f"{task}.accuracy" for task in tasks if task.startswith("multiple_choice.")]
+    return [*METRICS, *chosen, *(metric for metric, about in OTHERS.items() if about.task in tasks)]
+
+
+def shown(metric: str, value: float) -> str:
+    """Return a metric's value as it is shown."""
+    return f"{value:,.{about(metric).digits if abs(value) < 1000 else 0}f}".replace("-", "−")
+
+
+def shown_difference(metric: str, value: float) -> str:
+    """Return a difference with its sign."""
+    return ("+" if value > 0 else "") + shown(metric, value)
