@@ -34,6 +34,7 @@ RESOURCES = {
     "pack": ("2", "16Gi"),
     "evaluate": ("4", "32Gi"),
     "report": ("1", "4Gi"),
+    "study": ("500m", "4Gi"),
 }
 """Image → CPU that a task asks for, and memory that it may use."""
 ON_GPU = {"evaluate": 1}
@@ -75,7 +76,7 @@ def _placed(task: dsl.PipelineTask, image: str, name: str) -> dsl.PipelineTask:
         kubernetes.use_secret_as_env(task, WEBHOOK_SECRET, {WEBHOOK_KEY: WEBHOOK_KEY}, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="cache", mount_path="/cache")
     kubernetes.use_config_map_as_volume(task, "telellm-ca", mount_path="/etc/telellm/ca", optional=True)
-    if image == "launcher":
+    if image in ("launcher", "study"):
         kubernetes.use_config_map_as_volume(task, TEMPLATES, mount_path="/etc/telellm/job-templates", optional=True)
     return task
 
@@ -228,3 +229,48 @@ def promote(run: str, documents: str, report: str) -> str:
     from telellm.nights import settle
 
     return settle(run, documents, report)
+
+
+@component("pack")
+def begin_study(run: str) -> str:
+    """Check the budget of a study, and write down the recipe of each trial: an arm with a seed."""
+    from telellm.studies.work import begin_study
+
+    return begin_study(run)
+
+
+@component("study")
+def prepare_trials(run: str, documents: str, questions: str) -> list[str]:
+    """Make what several trials share; returns them in groups of which each can be done beside the others."""
+    from telellm.studies.work import prepare_trials
+
+    return prepare_trials(run, documents, questions)
+
+
+@component("study")
+def run_trials(group: str) -> str:
+    """Train and score the trials of a group, one after another; one that fails does not end the study."""
+    from telellm.studies.work import run_trials
+
+    return run_trials(group)
+
+
+@component("study")
+def report_study(run: str, outcomes: list[str], page: Output[HTML], scores: Output[Metrics]) -> str:
+    """Compare the arms, and show the report in Kubeflow."""
+    from telellm.runs import run_stage, show_study
+    from telellm.studies.work import list_trials
+
+    place = run_stage("study", run, trials=list_trials(run))
+    for name, value in show_study(run, place, page.path).items():
+        scores.log_metric(name, value)
+    return place
+
+
+@component("study")
+def settle_study(run: str, report: str) -> str:
+    """End with an error where a trial did not come to its end; the report is there by then."""
+    from telellm.studies.work import settle_study
+
+    settle_study(run)
+    return report

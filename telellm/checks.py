@@ -3,11 +3,22 @@
 from pathlib import Path
 
 from telellm.lm.models import find_local
-from telellm.recipe import Recipe, RecipeError
+from telellm.recipe import Recipe, RecipeError, vary
 
 
 def check(recipe: Recipe) -> None:
-    """Raise `RecipeError` with every mistake of a recipe that this machine can see: missing folders, files, models."""
+    """Raise `RecipeError` with every mistake of a recipe that this machine can see: missing folders, files, models.
+
+    The arms of its study are looked at too.
+    """
+    mistakes = _mistakes(recipe)
+    for arm, changes in recipe.study.all_arms().items():
+        mistakes += [f"study, arm {arm}: {said}" for said in _mistakes(vary(recipe, changes)) if said not in mistakes]
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+
+
+def _mistakes(recipe: Recipe) -> list[str]:
     mistakes = []
     for name, source in recipe.sources.items():
         mistakes += _missing(f"sources.{name}.path", source.path)
@@ -35,8 +46,7 @@ def check(recipe: Recipe) -> None:
                 find_local(model)
             except RecipeError as error:
                 mistakes.append(f"{field}: {str(error).removeprefix('model: ')}")
-    if mistakes:
-        raise RecipeError("\n".join(mistakes))
+    return mistakes
 
 
 def _missing(field: str, path: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from telellm import __version__
 
-PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
+PIPELINES = ("corpus", "tele-eval", "adapt", "nightly", "study")
 STAGES = (
     "ingest",
     "clean",
@@ -23,6 +23,7 @@ STAGES = (
     "instruct",
     "evaluate",
     "report",
+    "study",
 )
 
 
@@ -56,13 +57,18 @@ def run(options: argparse.Namespace) -> int:
     from telellm.recipe import load
 
     recipe = load(options.recipe, options.set)
-    name = options.name or recipe.name
+    name = options.name or _run_name(options.pipeline, options.recipe, recipe.name)
     if options.pipeline == "nightly" and not options.name:
         from telellm.nights import name_night
         from telellm.store import Store
 
         name = name_night(Store.open(options.store), recipe.name, datetime.now(UTC).date())
     return run_pipeline(options.pipeline, recipe, options.store, name)
+
+
+def _run_name(pipeline: str, path: Path, name: str) -> str:
+    """Return the name of a run that was given none: studies of one corpus have the recipe's name and the file's."""
+    return f"{name}-{path.stem}" if pipeline == "study" and path.stem != name else name
 
 
 def stage(options: argparse.Namespace) -> int:
@@ -96,7 +102,10 @@ def submit(options: argparse.Namespace) -> int:
     from telellm.submit import submit
 
     recipe = load(options.recipe, options.set)
-    name = options.name or ("" if options.pipeline == "nightly" else recipe.name)  # a night names itself
+    # a night names itself
+    name = options.name or (
+        "" if options.pipeline == "nightly" else _run_name(options.pipeline, options.recipe, recipe.name)
+    )
     return submit(options.pipeline, recipe, options.host, options.store, name)
 
 
@@ -125,12 +134,20 @@ def report(options: argparse.Namespace) -> int:
 
     store = Store.open(options.store)
     notes = read_notes(store, options.run)
-    open_run(f"{store.uri}/runs/{options.run}")
+    address = f"{store.uri}/runs/{options.run}"
+    open_run(address)
+    if "study" in notes:
+        from telellm.studies.work import list_trials
+
+        store.delete(f"runs/{options.run}/report")
+        run_stage("study", address, trials=list_trials(address))
+        show_result(store, options.run)
+        return 0
     inputs = {label.removeprefix("evaluate-"): note["output"] for label, note in notes.items() if "evaluate-" in label}
     if not inputs:
         raise RecipeError(f"the run {options.run} has no scores yet; run it to its end first: telellm run RECIPE")
     store.delete(f"runs/{options.run}/report")
-    run_stage("report", f"{store.uri}/runs/{options.run}", **inputs)
+    run_stage("report", address, **inputs)
     show_result(store, options.run)
     return 0
 
@@ -214,7 +231,11 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument(
             "--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)"
         )
-        added.add_argument("--name", default="", help="name of the run (default: the recipe's; nightly: with the date)")
+        added.add_argument(
+            "--name",
+            default="",
+            help="name of the run (default: the recipe's; nightly: with the date; study: with the file's)",
+        )
         added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
 
     added = command("run", run, "run a pipeline on this machine")

@@ -18,6 +18,10 @@ from telellm.stage import read_notes
 from telellm.store import Store, cache_directory
 
 TAIL_LINES = 25
+REPORTS = {"report": ("report.html", "report.json"), "study": ("study.html", "study.json")}
+"""Stage that writes a report → its files."""
+SETTLED = "trials"
+"""The step of a study that fails where an arm did: the report was written before."""
 
 
 class EventReader(io.TextIOBase):
@@ -72,6 +76,8 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
                 _run_with_kfp(pipeline, {"recipe": recipe.to_yaml(), "store": opened.uri, "name": name}, folder)
         except RuntimeError as error:
             if reader.failure is not None:
+                if reader.failure["stage"] == SETTLED:
+                    show_result(opened, name)
                 return int(reader.failure["code"])
             console.line(
                 "\n".join([*reader.tail, f"error: a stage ended without a word ({error}); finished work is kept"])
@@ -86,14 +92,16 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
 def show_result(store: Store, run: str) -> None:
     """Print where a run's results are: the report if there is one, else its last output."""
     notes = read_notes(store, run)
-    if "report" not in notes:
+    reports = [label for label in notes if label in REPORTS]
+    if not reports:
         last = list(notes)[-1]
         sys.stdout.write(f"{last}: {store.uri}/{notes[last]['output']}\n")
         return
-    for line in notes["report"]["manifest"]["summary"].get("lines", []):
+    report = notes[reports[-1]]
+    for line in report["manifest"]["summary"].get("lines", []):
         sys.stdout.write(f"{line}\n")
-    for file in ("report.html", "report.json"):
-        place = f"{store.uri}/{notes['report']['output']}/{file}"
+    for file in REPORTS[reports[-1]]:
+        place = f"{store.uri}/{report['output']}/{file}"
         sys.stdout.write(place.removeprefix("file://") + "\n")
 
 
@@ -105,15 +113,20 @@ def _run_with_kfp(pipeline: str, arguments: dict[str, Any], folder: str) -> None
         from pipelines import PIPELINES
 
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True)
-        _try_once(PIPELINES[pipeline].pipeline_spec)
+        _fit_to_one_machine(PIPELINES[pipeline].pipeline_spec)
         PIPELINES[pipeline](**arguments)
 
 
-def _try_once(spec: Any) -> None:
-    """Take the retries from a pipeline's tasks: only a pod can be lost, what fails on this machine has a reason."""
+def _fit_to_one_machine(spec: Any) -> None:
+    """Take the retries from a pipeline's tasks, and let the parts of a loop follow one another.
+
+    Only a pod can be lost, what fails on this machine has a reason; and one training takes all of its cores.
+    """
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
         for task in dag.tasks.values():
             task.ClearField("retry_policy")
+            if task.HasField("iterator_policy"):
+                task.iterator_policy.parallelism_limit = 1
 
 
 @contextmanager

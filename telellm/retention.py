@@ -93,7 +93,7 @@ def _remove_unused(store: Store, name: str, settings: Retention, today: date, ni
 
 def _used(store: Store) -> set[str]:
     """Return every folder and key that a run or a version of any recipe names."""
-    notes = [key for key in store.list("runs") if key.count("/") == 3 and key.split("/")[2] == "stages"]
+    notes = [key for key in store.list("runs") if key.split("/")[-2] == "stages"]  # those of a study's arms too
     manifests = [key for key in store.list("models") if key.count("/") == 3 and key.endswith(f"/{MANIFEST}")]
     with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:  # of a bucket, each takes some milliseconds
         named = [(note["output"], note["manifest"]) for note in pool.map(store.read_json, notes) if note]

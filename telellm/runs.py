@@ -36,8 +36,10 @@ STAGES = {
     "instruct": "telellm.training.instruct",
     "evaluate": "telellm.evaluation.evaluate",
     "report": "telellm.report.report",
+    "study": "telellm.report.study",
 }
 """Every stage, in the order of the pipeline, and the module that holds it."""
+TRAINING = ("pretrain", "instruct")
 
 
 def find_stage(name: str) -> Stage:
@@ -78,9 +80,12 @@ def change(recipe: str, model: str, changes: str) -> Recipe:
 def share(recipe: Recipe, store: Store) -> Recipe:
     """Return the recipe with addresses in the store for what its jobs read and only this machine has."""
     changes = []
-    if set(recipe.cluster.stages) & {"pretrain", "instruct"} and "://" not in recipe.model.name:
+    if set(recipe.cluster.stages) & set(TRAINING) and "://" not in recipe.model.name:
         changes.append(f"model.name={share_model(recipe.model.name, recipe.model.revision, store)}")
-    data = recipe.training.instruct.data
+    data, vendor = recipe.training.instruct.data, recipe.training.instruct.vendor
+    if "instruct" in recipe.cluster.stages and vendor and "://" not in vendor:
+        shared = share_model(vendor, recipe.training.instruct.vendor_revision, store)
+        changes.append(f"training.instruct.vendor={shared}")
     if "instruct" in recipe.cluster.stages and data and "://" not in data:
         content = Path(data).read_bytes()
         place = f"conversations/{sha256(content).hexdigest()[:20]}/{Path(data).name}"
@@ -149,7 +154,8 @@ def job_of(
     def elsewhere(key: str, num_shards: int) -> None:
         given = [part for name, place in inputs.items() if place for part in ("--input", f"{name}={place}")]
         command = ["telellm", "stage", stage, "--run", run, "--label", label, "--key", key, *given]
-        launch_stage(stage, run, label, key, command, num_shards, recipe.cluster, progress)
+        trains = stage in TRAINING and recipe.section(f"training.{stage}").method in ("full", "lora")
+        launch_stage(stage, run, label, key, command, num_shards, recipe.cluster, progress, trains=trains)
 
     return elsewhere
 
@@ -183,9 +189,18 @@ def message_of(error: Exception) -> str:
 
 def show_report(run: str, place: str, page: str, card: str) -> Mapping[str, float]:
     """Copy a finished report to where Kubeflow shows it; returns its scores by name."""
+    return _show(run, place, {"report.html": page, "model-card.md": card})
+
+
+def show_study(run: str, place: str, page: str) -> Mapping[str, float]:
+    """Copy the finished report of a study to where Kubeflow shows it; returns the arms' scores by name."""
+    return _show(run, place, {"study.html": page})
+
+
+def _show(run: str, place: str, targets: Mapping[str, str]) -> Mapping[str, float]:
     store, _, _ = open_run(run)
     report = Output.find(store, place)
-    for name, target in (("report.html", page), ("model-card.md", card)):
+    for name, target in targets.items():
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         Path(target).write_bytes(report.path(name).read_bytes())
     scores: dict[str, float] = report.summary().get("scores", {})

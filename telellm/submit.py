@@ -19,7 +19,7 @@ from telellm.recipe import Recipe, RecipeError, parse
 from telellm.stage import StageFailed
 
 EXPERIMENT = "telellm"
-WITH_REPORT = ("adapt", "nightly")
+WITH_REPORT = {"adapt": "/report/report.html", "nightly": "/report/report.html", "study": "/report/study.html"}
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300
 """A server that is away for less than this does not end the following."""
@@ -59,7 +59,7 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
             f"{pipeline}: the run ended as {state}; the task that failed says why: "
             f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
         )
-    place = f"runs/{name}{'/report/report.html' if pipeline in WITH_REPORT else ''}"
+    place = f"runs/{name}{WITH_REPORT.get(pipeline, '')}"
     if not name:
         place = f"models/{recipe.name}/production.json"
     sys.stdout.write(f"{store.rstrip('/')}/{place}\n")

@@ -21,7 +21,7 @@ from telellm.cluster.api import Api, ClusterError, Object, patiently
 from telellm.cluster.jobs import Job, ShardsJob, State
 from telellm.cluster.names import job_name
 from telellm.cluster.pods import End, Pod
-from telellm.cluster.templates import RETENTION, Work, pytorch_job, shards_job
+from telellm.cluster.templates import RETENTION, Work, pod_job, pytorch_job, shards_job
 from telellm.progress import Progress, duration, read_event
 from telellm.recipe import Cluster
 from telellm.stage import StageFailed
@@ -48,8 +48,10 @@ def launch_stage(
     num_shards: int,
     settings: Cluster,
     progress: Progress,
+    *,
+    trains: bool = True,
 ) -> None:
-    """Have a stage done by a job: a PyTorchJob for training, an Indexed Job where there are shards.
+    """Have a stage done by a job: an Indexed Job where there are shards, a PyTorchJob where it `trains`, else one pod.
 
     `command` is that of the pods, `key` the digest of the work, `step` its name in the run. Raises as `launch` does.
     """
@@ -60,7 +62,7 @@ def launch_stage(
         part = ["--shards", f"$(JOB_COMPLETION_INDEX)/{num_pods}"]
         job = shards_job(replace(work, command=[*command, *part]), settings, num_pods)
     else:
-        job = pytorch_job(work, settings)
+        job = pytorch_job(work, settings) if trains else pod_job(work, settings)
     launch(job, Api(settings.namespace), settings, progress)
 
 

@@ -15,7 +15,7 @@ def job_name(run: str, step: str, key: str) -> str:
     share a job, however long their names are.
     """
     digest = sha256("\0".join((run, step, key)).encode()).hexdigest()[:10]
-    words = label(f"{run.rpartition('/')[2]}-{step}".lower())
+    words = label(f"{run.rpartition('/runs/')[2]}-{step}".lower())
     start = words[: MAXIMUM_NAME - len(digest) - 1].strip("-.")
     return f"{start if start[:1].isalpha() else f't-{start}'[: MAXIMUM_NAME - len(digest) - 1]}-{digest}".replace(
         ".", "-"

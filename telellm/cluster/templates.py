@@ -14,7 +14,7 @@ import telellm
 from telellm.cluster.api import Object
 from telellm.cluster.jobs import PyTorchJob, ShardsJob
 from telellm.cluster.names import label
-from telellm.recipe import Cluster, RecipeError
+from telellm.recipe import Cluster, Pod, RecipeError, Shards
 
 SHIPPED = Path(telellm.__file__).resolve().parents[1] / "k8s"
 MOUNTED = Path("/etc/telellm/job-templates")
@@ -71,17 +71,35 @@ def pytorch_job(work: Work, settings: Cluster) -> PyTorchJob:
 
 def shards_job(work: Work, settings: Cluster, num_pods: int) -> ShardsJob:
     """Return the template `shards.yaml`, filled in for so many pods; raises `RecipeError` as `pytorch_job` does."""
+    return _indexed_job(work, settings, num_pods, _amounts(settings.shards), settings.shards.retries)
+
+
+def pod_job(work: Work, settings: Cluster) -> ShardsJob:
+    """Return the template `shards.yaml`, filled in for one pod that does a stage's whole work, on GPUs if it evaluates.
+
+    Raises `RecipeError` as `pytorch_job` does.
+    """
+    resources = _amounts(settings.evaluation)
+    if work.image == "evaluate" and settings.evaluation.gpus:
+        resources[GPU] = settings.evaluation.gpus
+    return _indexed_job(work, settings, 1, resources, settings.evaluation.retries)
+
+
+def _amounts(settings: Shards | Pod) -> dict[str, Any]:
+    return {"cpu": f"{settings.cpus:g}", "memory": f"{settings.memory_gib:g}Gi"}
+
+
+def _indexed_job(work: Work, settings: Cluster, num_pods: int, resources: Mapping[str, Any], retries: int) -> ShardsJob:
     file = _file(settings, "shards.yaml")
     body = _read(file, "Job", "batch/v1")
     template = _section(body, file, "spec", "template")
     container = _container(template, file, "stage")
-    resources = {"cpu": f"{settings.shards.cpus:g}", "memory": f"{settings.shards.memory_gib:g}Gi"}
     _fill_pod(template, container, work, settings, resources, resources)
     body["spec"] |= {
         "completionMode": "Indexed",
         "completions": num_pods,
         "parallelism": num_pods,
-        "backoffLimitPerIndex": settings.shards.retries,
+        "backoffLimitPerIndex": retries,
         "ttlSecondsAfterFinished": max(settings.retention_seconds, 3600),
         "activeDeadlineSeconds": settings.queue_seconds + settings.run_seconds,  # should the launcher be gone
     }
@@ -175,7 +193,7 @@ def _labels(work: Work) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "telellm",
         "app.kubernetes.io/managed-by": "telellm",
-        "telellm/run": label(work.run.rpartition("/")[2]),
+        "telellm/run": label(work.run.rpartition("/runs/")[2]),
         "telellm/step": label(work.step),
         "telellm/job": work.name,
     }

@@ -54,7 +54,8 @@ class Study(Settings):
         "empty: once, with the recipe's.",
     )
     candidate: Literal["instruct", "pretrained"] = Field(
-        "pretrained", description="The model of an arm that is compared; the other one is in its scores too."
+        "instruct",
+        description="The model of an arm that is compared; where an arm does not make it, the one before it.",
     )
     gain: str = Field(
         "answer_perplexity.corpus",

@@ -110,6 +110,7 @@ def train(job: Job, work: Path) -> None:
             "tokens": num_tokens,
             "seconds": round(time.monotonic() - began, 3),
             "processes": dist.get_world_size(),
+            "threads": torch.get_num_threads(),
             "device": _device_name(device),
             "parameters": num_parameters,
             "trained_parameters": trained,

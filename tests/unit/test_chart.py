@@ -355,7 +355,7 @@ def test_pipelines_are_preloaded_under_the_charts_version(rendered: Callable[...
     config = json.loads(one(rendered("all-on"), "ConfigMap", "telellm-pipelines")["data"]["sampleconfig.json"])
     assert config["loadSamplesOnRestart"] is True
     found = {entry["name"]: entry for entry in config["pipelines"]}
-    assert set(found) == {"corpus", "tele-eval", "adapt", "nightly"}
+    assert set(found) == {"corpus", "tele-eval", "adapt", "nightly", "study"}
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     server = one(rendered("all-on"), "Deployment", "ml-pipeline")["spec"]["template"]["spec"]
     mount = next(m for m in server["containers"][0]["volumeMounts"] if m["name"] == "preload")

@@ -57,5 +57,13 @@ def test_models_are_looked_for_where_they_are_used(folder):
     )
 
 
+def test_the_arms_of_a_study_are_looked_at_too(folder):
+    text = SMALL + "evaluation: {embedder: ./embedder}\nstudy: {arms: {small: [], large: [model.name=./large]}}"
+    with pytest.raises(RecipeError, match=r"^study, arm large: model\.name: .*no such file or folder"):
+        check(parse(text, folder=folder))
+    (folder / "large").mkdir()
+    check(parse(text, folder=folder))
+
+
 def test_a_bucket_and_a_hub_name_are_not_looked_for_on_this_machine(folder):
     check(parse(SMALL.replace("path: raw", "path: 's3://bucket/raw'").replace("./model", "owner/model"), folder=folder))

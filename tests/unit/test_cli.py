@@ -154,7 +154,7 @@ def compiled(tmp_path_factory):
     return {path.stem: (path.read_text(), *yaml.safe_load_all(path.read_text())) for path in folder.iterdir()}
 
 
-PIPELINES = ("corpus", "tele-eval", "adapt", "nightly")
+PIPELINES = ("corpus", "tele-eval", "adapt", "nightly", "study")
 NAMES = ("ENDPOINT_URL", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION", "CA_BUNDLE")
 
 
@@ -202,6 +202,18 @@ def test_a_task_whose_stage_becomes_a_job_has_the_launchers_image(compiled):
         stage = label.removeprefix("exec-")
         image = executor["container"]["image"].rpartition("/")[2].partition(":")[0]
         assert (image == "launcher") == (stage in ("start", *Cluster().stages)), label
+
+
+def test_the_arms_of_a_study_are_one_task_in_a_loop_that_gets_nothing_but_its_item(compiled):
+    text, specification, platforms = compiled["study"]
+    (loop,) = [task for task in specification["root"]["dag"]["tasks"].values() if "parameterIterator" in task]
+    assert loop["iteratorPolicy"]["parallelismLimit"] == 4
+    body = specification["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
+    assert list(body) == ["run-trials"]
+    # kfp.local gives every input of a task in a loop the loop's item
+    assert len(loop["inputs"]["parameters"]) == 1 and len(body["run-trials"]["inputs"]["parameters"]) == 1
+    assert "exec-run-trials" in platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert len(text) < 60_000, "an arm more is an item more, not a task more"
 
 
 def test_one_pipeline_may_be_compiled_alone(tmp_path, capsys):

@@ -86,6 +86,9 @@ def test_what_only_this_machine_has_is_put_into_the_store_for_the_jobs(tmp_path)
     assert shared.model.name.startswith(f"{store.uri}/base-models/")
     assert shared.training.instruct.data.startswith(f"{store.uri}/conversations/")
     assert runs.share(shared, store) == shared
+    vector = ["training.instruct.method=chat-vector", f"training.instruct.vendor={model}"]
+    shared = runs.share(parse(SMALL, changes=[*changes, *vector]), store)
+    assert shared.training.instruct.vendor == shared.model.name
     kept = parse(SMALL, changes=[*changes, "cluster.stages=[ingest]"])
     assert runs.share(kept, store) == kept
 

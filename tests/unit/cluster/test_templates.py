@@ -1,10 +1,12 @@
 """The templates that administrators edit: what the launcher fills in, what it leaves, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from telellm import __version__
-from telellm.cluster.templates import SHIPPED, Work, pytorch_job, shards_job
+from telellm.cluster.templates import SHIPPED, Work, pod_job, pytorch_job, shards_job
 from telellm.recipe import Cluster, RecipeError
 
 WORK = Work("night-pretrain-0123456789", "s3://b/runs/night", "pretrain", "pretrain", ["telellm", "stage", "pretrain"])
@@ -54,6 +56,15 @@ def test_shards_are_an_indexed_job_whose_indexes_are_tried_again_by_themselves()
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 5, 5)
     assert spec["backoffLimitPerIndex"] == 2
     assert spec["template"]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1.5", "memory": "3Gi"}
+
+
+def test_a_stage_that_neither_trains_nor_has_shards_is_one_pod_with_gpus_only_to_evaluate():
+    chosen = settings(evaluation={"gpus": 2, "cpus": 3, "memory_gib": 40, "retries": 1})
+    for image, gpus in {"evaluate": {"nvidia.com/gpu": 2}, "pack": {}, "instruct": {}}.items():
+        spec = pod_job(replace(WORK, image=image), chosen).manifest["spec"]
+        assert (spec["completionMode"], spec["completions"], spec["backoffLimitPerIndex"]) == ("Indexed", 1, 1)
+        resources = spec["template"]["spec"]["containers"][0]["resources"]
+        assert resources["limits"] == resources["requests"] == {"cpu": "3", "memory": "40Gi", **gpus}
 
 
 def test_queue_priority_and_nodes_come_from_the_recipe():
