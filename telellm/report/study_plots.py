@@ -1,6 +1,7 @@
 """Study plots: gain against forgetting, differences to the reference arm, curves over what arms change, and losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from telellm.report import plots
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 62, 22, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 22, 28, 46
+LETTER, LINE = 7, 14
+"""About how wide a letter of a label is, and how high its line."""
 ROW = 30
 COLOURS = 8
 """Classes `c0` … `c7` of the page's style; more arms begin again."""
@@ -23,6 +26,8 @@ class Frame:
         self.low_x, self.high_x, x_ticks = plots.axis(min(xs), max(xs), 5)
         self.low_y, self.high_y, y_ticks = plots.axis(min(ys), max(ys), 4)
         self.parts: list[str] = []
+        self.labels: list[tuple[float, float, float]] = []
+        """Left and right end and height of the labels that are there."""
         for tick in y_ticks:
             y = self.y(tick)
             self._add(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -32,7 +37,7 @@ class Frame:
             self._add(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
             self._text(x, HEIGHT - BOTTOM + 17, plots.plain(tick), "tick", "middle")
         self._text(WIDTH - RIGHT, HEIGHT - 6, x_title, "tick", "end")
-        self._text(LEFT, TOP - 3, y_title, "tick", "start")
+        self._text(LEFT, TOP - 12, y_title, "tick", "start")
 
     def x(self, value: float) -> float:
         """Return where a value lies from left to right."""
@@ -50,14 +55,17 @@ class Frame:
             self._line("zero", LEFT, self.y(0), WIDTH - RIGHT, self.y(0))
 
     def point(self, x: float, y: float, style: str, title: str, label: str = "") -> None:
-        """Draw a dot, and its label beside it."""
+        """Draw a dot, and its label beside it, or above or below that where another one is."""
         across, down = self.x(x), self.y(y)
         self._add(
             f'<circle class="dot {style}" cx="{across:.1f}" cy="{down:.1f}" r="5"><title>{title}</title></circle>'
         )
         if label:
-            at_end = across > WIDTH * 0.75
-            self._text(across + (-9 if at_end else 9), down - 7, label, "label", "end" if at_end else "start")
+            at_end, long = across > WIDTH * 0.75, LETTER * len(label)
+            left = across - 9 - long if at_end else across + 9
+            height = next(height for height in self._heights(down - 7) if self._is_free(left, left + long, height))
+            self.labels.append((left, left + long, height))
+            self._text(across + (-9 if at_end else 9), height, label, "label", "end" if at_end else "start")
 
     def bar(self, first: tuple[float, float], second: tuple[float, float], style: str) -> None:
         """Draw an interval."""
@@ -71,6 +79,14 @@ class Frame:
     def drawn(self, title: str) -> "Markup":
         """Return the drawing."""
         return plots.svg(WIDTH, HEIGHT, self.parts, title)
+
+    def _heights(self, first: float) -> Iterator[float]:
+        yield first
+        for number in count(1):
+            yield from (first + number * LINE, first - number * LINE)
+
+    def _is_free(self, left: float, right: float, height: float) -> bool:
+        return all(right < begin or left > end or abs(height - at) >= LINE for begin, end, at in self.labels)
 
     def _add(self, part: str) -> None:
         self.parts.append(part)
