@@ -220,6 +220,17 @@ class BucketStore(Store):
 
         yield from self._ask(work)
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield keys and sizes."""
+        start = len(self.prefix) + 1 if self.prefix else 0
+        folder = self._key(prefix) + "/" if self._key(prefix) else ""
+
+        def work() -> list[tuple[str, int]]:
+            entries = self.client.list_objects(self.bucket, prefix=folder, recursive=True)
+            return sorted((str(entry.object_name)[start:], entry.size or 0) for entry in entries)
+
+        yield from self._ask(work)
+
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
         try:

@@ -99,6 +99,33 @@ def stage(options: argparse.Namespace) -> int:
 def submit(options: argparse.Namespace) -> int:
     """Run a pipeline on a Kubeflow server."""
     from telellm.recipe import load
+def plan(options: argparse.Namespace) -> int:
+    """Show the resolved recipe, and what a run of it will take."""
+    import json
+
+    from telellm.plan import estimate
+    from telellm.plan.show import describe
+    from telellm.recipe import load
+    from telellm.store import Store
+
+    recipe = load(options.recipe, options.set)
+    store = Store.open(options.store) if options.store else None
+    found = estimate(
+        recipe,
+        store,
+        pipeline=options.pipeline,
+        tokens=round(options.tokens),
+        gpu=options.gpu,
+        utilization=options.utilization,
+    )
+    if options.json:
+        print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        print(recipe.to_yaml())
+        print("\n".join(describe(found)))
+    return 0
+
+
     from telellm.submit import submit
 
     recipe = load(options.recipe, options.set)
@@ -257,6 +284,22 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--shards", type=_shards, metavar="I/N", help="only every N-th shard, from the I-th on")
 
     added.add_argument("--key", default="", help="digest of the work, where a job of the cluster does it")
+
+    added = command("plan", plan, "show the resolved recipe, and estimate tokens, steps, memory, hours and storage")
+    added.add_argument("recipe", type=Path, help="a recipe (YAML)")
+    added.add_argument("--pipeline", choices=("adapt", "nightly"), default="adapt", help="default: adapt")
+    added.add_argument("--store", default="", metavar="URI", help="store with earlier runs, whose figures are taken")
+    added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
+    added.add_argument(
+        "--tokens", type=float, default=0, metavar="N", help="size of the corpus, where it is known (2.5e9)"
+    )
+    added.add_argument(
+        "--gpu", default="", metavar="NAME", help="kind of GPU, such as A100 (default: this one, or H100)"
+    )
+    added.add_argument(
+        "--utilization", type=float, default=0.4, metavar="SHARE", help="share of the GPU's peak (default: 0.4)"
+    )
+    added.add_argument("--json", action="store_true", help="print JSON, the recipe among it")
 
     added = command("submit", submit, "run a pipeline on a Kubeflow server, and follow it to its end")
     added.add_argument("pipeline", choices=PIPELINES, metavar="PIPELINE", help=", ".join(PIPELINES))

@@ -108,6 +108,10 @@ class Store(ABC):
         """Yield the keys under a folder, each with what changes when its content does."""
 
     @abstractmethod
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield the keys under a folder, each with its size (bytes)."""
+
+    @abstractmethod
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
 
@@ -303,6 +307,11 @@ class DirectoryStore(Store):
         """Yield keys and digests; `prefix` may be one file."""
         for key in [prefix] if self.exists(prefix) else self.list(prefix):
             yield key, sha256_file(self._path(key))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield keys and sizes."""
+        for key in self.list(prefix):
+            yield key, self._path(key).stat().st_size
 
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""

@@ -175,9 +175,14 @@ def _from_hub(name: str, revision: str) -> Path:
         ) from error
 
 
+def conversion_of(path: Path) -> Path:
+    """Return where the directory lies that is made from a GGUF file, whether it was made or not."""
+    return cache_directory() / "models" / _file_digest(path)[:20]
+
+
 def _converted(path: Path) -> Path:
     """Return the safetensors directory made from a GGUF file; it is made once, atomically."""
-    target = cache_directory() / "models" / _file_digest(path)[:20]
+    target = conversion_of(path)
     if target.exists():
         return target
     import torch

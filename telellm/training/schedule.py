@@ -2,18 +2,8 @@
 
 import math
 
+from telellm.devices import peak_flops
 from telellm.recipe import Optimization
-
-PEAK_FLOPS = {
-    "H100": 989e12,
-    "H200": 989e12,
-    "H20": 148e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-}
-"""Dense bfloat16 peak of one GPU (FLOP/s), from the vendors' data sheets, by a part of its name."""
 
 
 def learning_rate(step: int, num_steps: int, settings: Optimization) -> float:
@@ -35,5 +25,5 @@ def utilization(tokens_per_second: float, num_parameters: int, device_name: str,
 
     Six operations a parameter and token; attention is left out. Source: PaLM (arXiv 2204.02311), appendix B.
     """
-    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in device_name.replace("-", " ").split()), None)
+    peak = peak_flops(device_name)
     return 6 * num_parameters * tokens_per_second / (peak * num_devices) if peak else None

@@ -57,7 +57,7 @@ def test_what_is_not_there_is_said_in_one_way(store, tmp_path):
         with pytest.raises(OSError):
             store.download(key, tmp_path / "target")
         assert store.read_json(key) is None
-    assert list(store.list("missing")) == [] == list(store.stamps("missing"))
+    assert list(store.list("missing")) == [] == list(store.stamps("missing")) == list(store.sizes("missing"))
     store.delete("missing")
 
 
@@ -78,6 +78,7 @@ def test_a_stamp_changes_with_the_content_and_only_with_it(store):
     store.write("raw/two", b"changed")
     after = dict(store.stamps("raw"))
     assert after["raw/one"] == before["raw/one"] and after["raw/two"] != before["raw/two"]
+    assert dict(store.sizes("raw")) == {key: len(store.read(key)) for key in after}
     assert dict(store.stamps("raw/one")) == {"raw/one": before["raw/one"]}
 
 

@@ -1,0 +1,120 @@
+"""Questions: what it takes to ask models: screening, Tele-Eval, and the evaluation of what was trained."""
+
+from telellm.lm.models import find_local
+from telellm.plan.cost import Speed, asking_flops
+from telellm.plan.shape import Shape, read_shape
+from telellm.plan.texts import Texts
+from telellm.plan.work import Work
+from telellm.recipe import LanguageModel, Recipe, RecipeError
+
+TOKENS_PER_WORD = 1.4
+PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "judge": 150, "choice": 120, "task": 600}
+"""Instructions and examples around what is asked about."""
+QUESTION_TOKENS = 120
+"""Question, answer, kind and evidence, as a model writes them about a piece."""
+ANSWER_TOKENS = 35
+KEPT_SHARES = {"facts": 0.5, "pieces": 0.2}
+"""Share of the questions that the filters leave: 0.3 to 0.7 were seen of facts; of pieces it is a guess."""
+ORDERS = 4
+"""Orders of the options of a multiple choice question, where the recipe leaves them to the question."""
+
+
+def screening(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, notes: list[str]) -> Work:
+    """Return what screening takes: one answer of one token for each document that is not trusted."""
+    settings = recipe.corpus.screen
+    known = sum(texts.by_category.values()) or 1
+    asked = sum(number for name, number in texts.by_category.items() if name not in settings.trusted) / known
+    number = round(texts.documents * asked)
+    read = number * (PROMPT_TOKENS["screen"] + TOKENS_PER_WORD * settings.excerpt_words)
+    return _ask("screen", recipe.lm, number, read, 0, shape, speed, notes)
+
+
+def asking(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, notes: list[str]) -> Work:
+    """Return what Tele-Eval takes: questions about each piece or fact, and what the model is asked of each question."""
+    settings = recipe.tele_eval
+    if settings.path:
+        return Work("tele-eval", 0, basis="the questions are there already")
+    pieces, drafts, words = _pieces(recipe, texts)
+    is_facts = settings.draft.method == "facts"
+    read = pieces * (PROMPT_TOKENS["question"] + TOKENS_PER_WORD * words)
+    written = drafts * (settings.draft.max_question_tokens / 2 if is_facts else QUESTION_TOKENS)
+    check = settings.check
+    thresholds = (check.self_contained_threshold, check.support_threshold, check.correct_threshold)
+    num_checks = drafts * sum(threshold > 0 for threshold in thresholds)
+    read += num_checks * (PROMPT_TOKENS["check"] + TOKENS_PER_WORD * min(words, settings.draft.passage_words))
+    return _ask("tele-eval", recipe.lm, pieces + num_checks, read, written, shape, speed, notes)
+
+
+def _pieces(recipe: Recipe, texts: Texts) -> tuple[int, int, int]:
+    """Return how many pieces of documents are read, how many questions are drafted, and the words of a piece."""
+    draft = recipe.tele_eval.draft
+    if draft.method == "facts":
+        number = texts.documents * draft.passages_per_document
+        return number, number, draft.passage_words
+    in_all = sum(texts.by_category.values()) / TOKENS_PER_WORD / draft.piece_words
+    most = draft.pieces_per_document * texts.documents or in_all
+    number = max(1, round(min(in_all, most)))
+    return number, number * draft.questions_per_piece, draft.piece_words
+
+
+def evaluating(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, pipeline: str, notes: list[str]) -> Work:
+    """Return what evaluation takes, of all models of a run together; the judge's part is counted as the model's own."""
+    settings = recipe.evaluation
+    found = texts.questions or round(_pieces(recipe, texts)[1] * KEPT_SHARES[recipe.tele_eval.draft.method])
+    num_models = 2 + bool(recipe.training.instruct.data) + (pipeline == "nightly")
+    asked = min(found, settings.max_questions or found)
+    answered = min(asked, settings.max_generated or asked)
+    read = asked * (PROMPT_TOKENS["answer"] + ANSWER_TOKENS)
+    written = 0
+    if {"semscore", "llm_eval"} & set(settings.metrics):
+        read += answered * PROMPT_TOKENS["answer"]
+        written = answered * settings.max_answer_tokens
+    if "llm_eval" in settings.metrics:
+        read += answered * (PROMPT_TOKENS["judge"] + settings.max_answer_tokens)
+    for benchmark in settings.multiple_choice:
+        read += benchmark.max_questions * (settings.rotations or ORDERS) * PROMPT_TOKENS["choice"]
+    for task in settings.tasks:
+        read += task.max_questions * ORDERS * PROMPT_TOKENS["task"]
+    sets = [(each.name, each.max_questions) for each in settings.multiple_choice]
+    sets += [(each.name, each.max_questions) for each in settings.tasks]
+    if uncounted := [name for name, number in sets if not number]:
+        notes.append(f"evaluation: how many questions {', '.join(uncounted)} hold is not known: they are not counted")
+    seconds = num_models * asking_flops(shape, read, written) / speed.one
+    basis = f"{num_models} models, {asked:,} questions" + ("" if texts.questions else " (a guess)")
+    return Work(
+        "evaluate", num_models * round(read + written), hours=seconds / 3600, gpu_hours=seconds / 3600, basis=basis
+    )
+
+
+def _ask(
+    name: str,
+    model: LanguageModel,
+    requests: int,
+    read: float,
+    written: float,
+    shape: Shape,
+    speed: Speed,
+    notes: list[str],
+) -> Work:
+    tokens = round(read + written)
+    if model.endpoint:
+        return Work(name, tokens, requests=requests, basis="answered by lm.endpoint, whose GPU hours are its own")
+    asked = _shape_of(model, shape, notes)
+    hours = asking_flops(asked, read, written) / speed.one / 3600
+    return Work(
+        name, tokens, hours=hours, gpu_hours=hours, basis=f"{requests:,} answers, {asked.parameters / 1e9:.2g} B"
+    )
+
+
+def _shape_of(model: LanguageModel, base: Shape, notes: list[str]) -> Shape:
+    if not model.model:
+        return base
+    try:
+        if "://" not in model.model:
+            find_local(model.model)
+        return read_shape(model.model, model.revision)
+    except RecipeError as error:
+        note = f"lm.model is counted as if it were as large as the base model: {error}"
+        if note not in notes:
+            notes.append(note)
+        return base

@@ -1,0 +1,50 @@
+"""Show: a plan as text."""
+
+from collections.abc import Iterator
+
+from telellm.plan import Plan
+from telellm.plan.work import Work
+
+
+def describe(plan: Plan) -> Iterator[str]:
+    """Yield a plan's lines."""
+    shape, texts = plan.shape, plan.texts
+    yield f"model       {shape.name.rpartition('/')[2]}: {_count(shape.parameters)} parameters, {shape.layers} blocks"
+    yield f"trains on   {plan.device}"
+    sources = ", ".join(f"{name} {number:,}" for name, number in sorted(texts.by_category.items()))
+    replay = f", replay {texts.replay:,}" if texts.replay else ""
+    yield f"tokens      {plan.tokens:,} in {texts.sequences:,} sequences: {sources}{replay}"
+    yield f"            {'' if texts.exact else 'about: '}{texts.basis}"
+    yield ""
+    yield f"{'step':<10} {'steps':>8} {'tokens':>16} {'GiB a process':>14} {'hours':>9} {'GPU hours':>10}"
+    for work in plan.work:
+        yield _row(work)
+    yield f"{'all':<10} {'':>8} {'':>16} {plan.gpu_memory_gib:>14.1f} {'':>9} {_hours(plan.gpu_hours):>10}"
+    yield ""
+    for work in plan.work:
+        if work.memory_gib:
+            yield f"{work.name:<10}  memory: " + ", ".join(
+                f"{part} {size:.1f}" for part, size in work.memory_gib.items() if size >= 0.05
+            )
+        yield f"{work.name:<10}  rests on: {work.basis}"
+    yield ""
+    yield f"storage     {plan.storage_gib:,.1f} GiB: " + ", ".join(
+        f"{part} {size:,.1f}" for part, size in plan.storage.items() if size >= 0.05
+    )
+    for note in plan.notes:
+        yield f"not known   {note}"
+
+
+def _row(work: Work) -> str:
+    steps = f"{work.steps:,}" if work.steps else ""
+    memory = f"{sum(work.memory_gib.values()):.1f}" if work.memory_gib else ""
+    hours = (_hours(work.hours), _hours(work.gpu_hours)) if not work.requests else (f"{work.requests:,}", "requests")
+    return f"{work.name:<10} {steps:>8} {work.tokens:>16,} {memory:>14} {hours[0]:>9} {hours[1]:>10}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.0f} M"
