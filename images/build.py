@@ -47,6 +47,8 @@ print(sum(file.size or 0 for file in files))
 MAY_LACK = {
     "launcher": ["pyarrow", "numpy"],
     "screen": ["torch", "transformers", "huggingface_hub"],
+    "draft": ["torch", "transformers", "huggingface_hub"],
+    "distinct": ["torch", "transformers", "huggingface_hub", "sentence_transformers"],
     "tele-eval": ["torch", "transformers", "huggingface_hub"],
 }
 """What the code has for other places: the launcher reads no records, and these stages ask a model at an endpoint."""

@@ -6,6 +6,7 @@ from kfp import dsl
 
 from pipelines import components as stages
 from pipelines.corpus import make_corpus
+from pipelines.tele_eval import ask
 
 
 def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
@@ -13,7 +14,7 @@ def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
 
     The steps stand in the pipeline itself: a pipeline within one costs a pod more.
     """
-    questions = stages.ask(run=run, documents=documents)
+    questions = ask(run, documents)
     training_text = stages.hold_out(run=run, documents=documents, questions=questions.output)
     packed = stages.pack(run=run, documents=training_text.output)
     pretrained = stages.pretrain(run=run, packed=packed.output)

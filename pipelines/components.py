@@ -30,6 +30,8 @@ RESOURCES = {
     "clean": ("2", "8Gi"),
     "deduplicate": ("2", "16Gi"),
     "decontaminate": ("2", "16Gi"),
+    "draft": ("2", "4Gi"),
+    "distinct": ("2", "8Gi"),
     "tele-eval": ("2", "4Gi"),
     "pack": ("2", "16Gi"),
     "evaluate": ("4", "32Gi"),
@@ -145,12 +147,28 @@ def hold_out(run: str, documents: str, questions: str) -> str:
     return run_stage("decontaminate", run, label="hold-out", documents=documents, questions=questions)
 
 
-@component("tele-eval")
-def ask(run: str, documents: str) -> str:
-    """Let a language model write and check questions about the documents: Tele-Eval."""
+@component("draft")
+def draft(run: str, documents: str) -> str:
+    """Let a language model write questions about the documents."""
     from telellm.runs import run_stage
 
-    return run_stage("tele-eval", run, documents=documents)
+    return run_stage("draft", run, documents=documents)
+
+
+@component("distinct")
+def distinct(run: str, drafts: str) -> str:
+    """Keep one of the questions that ask the same."""
+    from telellm.runs import run_stage
+
+    return run_stage("distinct", run, drafts=drafts)
+
+
+@component("tele-eval")
+def check(run: str, questions: str) -> str:
+    """Let a language model check each question: Tele-Eval."""
+    from telellm.runs import run_stage
+
+    return run_stage("tele-eval", run, questions=questions)
 
 
 @component("pack")

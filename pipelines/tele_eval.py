@@ -1,9 +1,18 @@
 """Tele-Eval: a snapshot, and questions about its documents."""
 
+from typing import Any
+
 from kfp import dsl
 
 from pipelines import components as stages
 from pipelines.corpus import make_corpus
+
+
+def ask(run: Any, documents: Any) -> Any:
+    """Write questions about a snapshot, keep one of those that ask the same, and check what is left."""
+    drafts = stages.draft(run=run, documents=documents)
+    questions = stages.distinct(run=run, drafts=drafts.output)
+    return stages.check(run=run, questions=questions.output)
 
 
 @dsl.pipeline(name="tele-eval", description="Open questions and answers about the documents of a snapshot.")
@@ -19,4 +28,4 @@ def tele_eval(recipe: str, store: str, name: str = "", model: str = "", changes:
     """
     run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     documents = make_corpus(run=run.output)
-    return stages.ask(run=run.output, documents=documents.output).output
+    return ask(run.output, documents.output).output

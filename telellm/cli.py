@@ -17,6 +17,8 @@ STAGES = (
     "screen",
     "deduplicate",
     "decontaminate",
+    "draft",
+    "distinct",
     "tele-eval",
     "pack",
     "pretrain",
@@ -179,6 +181,16 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a run's corpus or questions as JSON Lines."""
+    from telellm.export import export
+    from telellm.store import Store
+
+    number = export(Store.open(options.store), options.what, options.run, options.out, all_fields=options.all_fields)
+    print(f"{options.out}: {number:,} rows")
+    return 0
+
+
 def models(options: argparse.Namespace) -> int:
     """Show the versions of models, and move the pointer to the one in production."""
     from telellm import registry
@@ -312,6 +324,13 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
     added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
     added.add_argument("--only", choices=("store", "cluster"), default="", help="default: both")
+
+    added = command("export", export, "write a run's corpus or questions as JSON Lines, with the paper's fields")
+    added.add_argument("what", choices=("corpus", "questions"), help="Tele-Data or Tele-Eval")
+    added.add_argument("run", help="name of the run, or the place of the output in the store")
+    added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+    added.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    added.add_argument("--all-fields", action="store_true", help="questions: also kind, evidence, split and clause")
 
     added = command("report", report, "build the report of a run again")
     added.add_argument("run", help="name of the run")

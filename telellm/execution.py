@@ -21,7 +21,8 @@ from typing import Any
 from telellm import __version__
 from telellm.parquet import read_records, write_records
 from telellm.progress import Progress, drops_text
-from telellm.recipe import Recipe, RecipeError, parse
+from telellm.recipe import Recipe, RecipeError, Settings, parse
+from telellm.recipe.fields import ASIDE
 from telellm.stage import (
     MANIFEST_VERSION,
     Context,
@@ -200,12 +201,16 @@ def finished_note(manifest: Mapping[str, Any]) -> str:
 
 
 def _portable(value: Any) -> Any:
-    """Return a section's values with the names of files in place of where they lie, here or in a bucket.
+    """Return a section's values with the names of files in place of where they lie, without those that are `ASIDE`.
 
     What is in the files counts, by `identity` and the digests of shards; so a corpus has one digest on every machine.
     """
-    if hasattr(value, "model_dump"):
-        return _portable(value.model_dump(mode="json"))
+    if isinstance(value, Settings):
+        return {
+            name: _portable(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if field.json_schema_extra != ASIDE
+        }
     if isinstance(value, Mapping):
         return {key: _portable(item) for key, item in value.items()}
     if isinstance(value, list):

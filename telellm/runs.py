@@ -30,6 +30,8 @@ STAGES = {
     "screen": "telellm.corpus.screen",
     "deduplicate": "telellm.corpus.deduplicate",
     "decontaminate": "telellm.corpus.decontaminate",
+    "draft": "telellm.tele_eval.draft",
+    "distinct": "telellm.tele_eval.distinct",
     "tele-eval": "telellm.tele_eval.tele_eval",
     "pack": "telellm.training.pack",
     "pretrain": "telellm.training.pretrain",

@@ -15,6 +15,7 @@ from telellm.lm.client import Choice, Turns
 from telellm.recipe import LanguageModel
 from telellm.stage import StageFailed
 
+P = TypeVar("P")
 T = TypeVar("T")
 ATTEMPTS = 6
 """Times that one answer is asked for; between them the client waits longer and longer, or as long as it is told."""
@@ -90,10 +91,34 @@ class EndpointModel:
         wishes: dict[str, Any],
         read: Callable[[ChatCompletion], T],
     ) -> Iterator[T]:
-        """Yield what `read` makes of the server's answer to each prompt, in order; the first error ends all of them."""
+        """Yield what `read` makes of the server's answer to each prompt, in order."""
         before: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
         for asked, answered in examples:
             before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+        async def ask(client: openai.AsyncOpenAI, prompt: str) -> T:
+            messages: Any = [*before, {"role": "user", "content": prompt}]
+            answer = await client.chat.completions.create(model=self.name, messages=messages, temperature=0, **wishes)
+            if answer.usage:
+                self.usage["prompt_tokens"] += answer.usage.prompt_tokens
+                self.usage["completion_tokens"] += answer.usage.completion_tokens
+            return read(answer)
+
+        return self._send(ask, prompts)
+
+    def embed(self, texts: Iterable[Sequence[str]]) -> Iterator[list[list[float]]]:
+        """Yield the embeddings of each group of texts, in order; the server's model is one that embeds."""
+
+        async def ask(client: openai.AsyncOpenAI, group: Sequence[str]) -> list[list[float]]:
+            answer = await client.embeddings.create(model=self.name, input=list(group), encoding_format="float")
+            if answer.usage:
+                self.usage["prompt_tokens"] += answer.usage.prompt_tokens
+            return [found.embedding for found in sorted(answer.data, key=lambda found: found.index)]
+
+        return self._send(ask, texts)
+
+    def _send(self, ask: Callable[[openai.AsyncOpenAI, P], Coroutine[Any, Any, T]], items: Iterable[P]) -> Iterator[T]:
+        """Yield the server's answer about each item, in order, with `max_concurrency` requests in flight."""
         try:
             with asyncio.Runner() as runner:
                 client = openai.AsyncOpenAI(
@@ -104,19 +129,12 @@ class EndpointModel:
                 )
                 room = asyncio.Semaphore(self.settings.max_concurrency)
 
-                async def ask(prompt: str) -> T:
-                    messages: Any = [*before, {"role": "user", "content": prompt}]
+                async def in_room(item: P) -> T:
                     async with room:
-                        answer = await client.chat.completions.create(
-                            model=self.name, messages=messages, temperature=0, **wishes
-                        )
-                    if answer.usage:
-                        self.usage["prompt_tokens"] += answer.usage.prompt_tokens
-                        self.usage["completion_tokens"] += answer.usage.completion_tokens
-                    return read(answer)
+                        return await ask(client, item)
 
                 try:
-                    yield from _in_order(runner, map(ask, prompts), AHEAD * self.settings.max_concurrency)
+                    yield from _in_order(runner, map(in_room, items), AHEAD * self.settings.max_concurrency)
                 finally:
                     runner.run(client.close())
         except openai.OpenAIError as error:

@@ -20,16 +20,19 @@ from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
 from telellm.recipe.study import Study
-from telellm.recipe.tele_eval import TeleEval
+from telellm.recipe.tele_eval import Check, Distinct, Draft, TeleEval
 from telellm.recipe.training import Instruct, Lora, Optimization, Pack, Pretrain, Training
 
 __all__ = [
     "Benchmark",
+    "Check",
     "Clean",
     "Cluster",
     "Corpus",
     "Decontaminate",
     "Deduplicate",
+    "Distinct",
+    "Draft",
     "Evaluation",
     "Gate",
     "General",

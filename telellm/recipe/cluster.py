@@ -51,7 +51,9 @@ class Cluster(Settings):
         False, description="Start jobs in the cluster that KUBECONFIG names; in a pod of a cluster it is always on."
     )
     namespace: str = Field("", description="Namespace of the jobs; empty: the kubeconfig's, or that of this pod.")
-    stages: list[Literal["ingest", "clean", "screen", "tele-eval", "pack", "pretrain", "instruct", "evaluate"]] = Field(
+    stages: list[
+        Literal["ingest", "clean", "screen", "draft", "tele-eval", "pack", "pretrain", "instruct", "evaluate"]
+    ] = Field(
         ["ingest", "clean", "screen", "pretrain", "instruct"],
         description="Stages that run as jobs; the others run where the pipeline's step runs. The arms of a study "
         "always pack, train and evaluate as jobs.",

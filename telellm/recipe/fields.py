@@ -5,6 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
+ASIDE: dict[str, Any] = {"aside": True}
+"""Marks a field that changes nothing of what is made (a price, requests in flight): it is no part of a digest."""
+
 
 class Settings(BaseModel):
     """A section of a recipe: unknown fields are refused, values do not change."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
+from telellm.tele_eval.pieces import is_left_out, sections
 from telellm.tele_eval.rules import content_words, leans
 
 ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|cf|vs|al|approx|ca|Figs?|Eqs?|Sec|Nos?|Ref|Dr|Mr|Ms|St|[A-Z])\.$")
@@ -26,8 +27,15 @@ DEFINITION = re.compile(
     r"\s(?P<verb>is|are)\s(?:called\s)?(?:an?|the)\s(?!reason|same|only|result|most|more|case|cause|problem|price|rule)"
 )
 REASON = re.compile(
-    r"\bbecause\b|\b(?:in order to|due to|owing to)\b|,\ssince\b|^Since\s(?!\d|release|about)[^,]+,", re.I
+    r"\bbecause\b|\b(?:in order to|due to|owing to)\b|,\ssince\b|^Since\s(?!\d|release|about|then|January|February"
+    r"|March|April|May|June|July|August|September|October|November|December)[^,]+,",
+    re.I,
 )
+"""A reason; not a time since when something is so."""
+SUPERLATIVE = re.compile(
+    r"^The\s(?:(?:most|least|only|main|first|last)\s[\w-]+|[\w-]+est)\s[\w-]+(?:\s[\w-]+)?$", re.IGNORECASE
+)
+"""The subject of a sentence that says of what only in the one before it ("The simplest form is …")."""
 ACRONYM = re.compile(r"\b[A-Z][A-Z0-9-]+\b")
 PROCEDURE = re.compile(
     r"\b(?:sends?|requests?|responds?|replies|starts?|stops?|restarts?|selects?|reports?|forwards?|releases?|measures?|decides?"
@@ -49,16 +57,24 @@ class Passage:
     text: str
     fact: str
     kind: str
+    clause: str = ""
+    """The heading that it stands under."""
 
 
 def choose_passages(text: str, key: str, number: int, num_words: int, lengths: tuple[int, int]) -> list[Passage]:
     """Return the passages of a document that state the clearest facts, in their order in the document.
 
     `key` decides between equals, `num_words` is a passage's length, `lengths` bounds a fact's (words). A paragraph
-    gives one passage before any gives a second.
+    gives one passage before any gives a second. Sections that only list references or acronyms give none.
     """
     ranked = []
-    for at, paragraph in enumerate(paragraphs(text)):
+    found_in = [
+        (clause, paragraph)
+        for clause, section in sections(text)
+        if not is_left_out(clause)
+        for paragraph in paragraphs(section)
+    ]
+    for at, (clause, paragraph) in enumerate(found_in):
         parts = sentences(paragraph)
         found = []
         for position, sentence in enumerate(parts):
@@ -68,7 +84,7 @@ def choose_passages(text: str, key: str, number: int, num_words: int, lengths: t
                 found.append((-worth, chance, position))
         for turn, (worth, chance, position) in enumerate(sorted(found)):
             around = _around(parts, position, num_words)
-            passage = Passage(around, parts[position], kind_of(parts[position]))
+            passage = Passage(around, parts[position], kind_of(parts[position]), clause)
             ranked.append((turn, worth, chance, (at, position), passage))
     chosen = sorted(ranked, key=lambda item: item[:3])[:number]
     return [item[-1] for item in sorted(chosen, key=lambda item: item[3])]
@@ -105,8 +121,9 @@ def sentences(paragraph: str) -> list[str]:
 
 def kind_of(sentence: str) -> str:
     """Return what a sentence states: definition, reason, procedure, value or other."""
-    if DEFINITION.search(sentence):
-        return "definition"
+    definition = DEFINITION.search(sentence)
+    if definition:
+        return "other" if SUPERLATIVE.match(definition["subject"]) else "definition"
     if REASON.search(sentence):
         return "reason"
     if PROCEDURE.search(sentence) and CONDITION.search(sentence):

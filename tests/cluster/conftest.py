@@ -42,7 +42,9 @@ sources:
 corpus:
   ingest: {{num_shards: 4}}
   screen: {{trusted: [standard]}}
-tele_eval: {{passages_per_document: 1, support_threshold: 0}}
+tele_eval:
+  draft: {{method: facts, passages_per_document: 1, minimum_answer_words: 8, maximum_answer_words: 45}}
+  check: {{self_contained_threshold: 0, support_threshold: 0, correct_threshold: 0}}
 training:
   pack: {{sequence_length: 128}}
   pretrain: {{epochs: 4, max_steps: 110, batch_sequences: 16, learning_rate: 1.0e-3, checkpoint_steps: 10}}

@@ -22,12 +22,13 @@ from tests.conftest import BUCKET, S3Server
 ROOT = Path(__file__).parents[2]
 TELELLM = Path(sys.executable).with_name("telellm")
 STAGES = [
-    *("ingest", "clean", "screen", "deduplicate", "decontaminate", "tele-eval", "hold-out", "pack", "pretrain"),
+    *("ingest", "clean", "screen", "deduplicate", "decontaminate", "draft", "distinct", "tele-eval", "hold-out"),
+    *("pack", "pretrain"),
     *("instruct", "evaluate-base", "evaluate-pretrained", "evaluate-instruct", "report"),
 ]
 SMALL = [
     "corpus.screen.excerpt_words=120",
-    "tele_eval.passages_per_document=5",
+    "tele_eval.draft.passages_per_document=5",
     "training.pretrain.max_steps=6",
     "training.pretrain.batch_sequences=4",
     "training.pretrain.checkpoint_steps=100",

@@ -68,7 +68,8 @@ def all_sections(kind=Settings):
         (
             "evaluation: {judge: {modl: x}}",
             'my.yaml: evaluation.judge.modl: there is no field "modl"\n  known fields: model, revision, endpoint, '
-            'max_concurrency, timeout_seconds, batch_size, context_tokens, dtype\n  did you mean "model"?',
+            'max_concurrency, timeout_seconds, price_in, price_out, batch_size, context_tokens, dtype\n'
+            '  did you mean "model"?',
         ),
         ("training: [1]", "my.yaml: training: [1]: Input should be a valid dictionary or instance of Training"),
         ("lm: {timeout_seconds: .nan}", "my.yaml: lm.timeout_seconds: nan: Input should be greater than 0"),

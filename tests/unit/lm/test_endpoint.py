@@ -1,95 +1,23 @@
-import json
-import math
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from telellm.lm import endpoint
-from telellm.lm.endpoint import EndpointModel, choice_of_first_tokens
-from telellm.recipe import LanguageModel
+from telellm.lm.endpoint import choice_of_first_tokens
 from telellm.stage import StageFailed
-
-Answer = tuple[int, dict[str, Any]]
-
-
-def completion(text: str, logprobs: list[tuple[str, float]] | None = None) -> Answer:
-    tops = [{"token": token, "logprob": math.log(p), "bytes": None} for token, p in logprobs or []]
-    content = [{**tops[0], "top_logprobs": tops}] if tops else None
-    choice = {
-        "index": 0,
-        "finish_reason": "stop",
-        "message": {"role": "assistant", "content": text},
-        "logprobs": {"content": content} if content else None,
-    }
-    usage = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-    return 200, {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "served",
-        "choices": [choice],
-        "usage": usage,
-    }
-
-
-class Server:
-    """An HTTP server that speaks the protocol and answers with what a function says."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[dict[str, Any], int], Answer] = lambda request, number: completion("fine")
-        self.requests: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.busy = self.most_busy = 0
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.requests.append(request)
-                    outer.keys.append(self.headers["Authorization"])
-                    number = len(outer.requests)
-                    outer.busy += 1
-                    outer.most_busy = max(outer.most_busy, outer.busy)
-                status, body = outer.answer(request, number)
-                with lock:
-                    outer.busy -= 1
-                data = json.dumps(body).encode()
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", str(len(data)))
-                    self.send_header("retry-after-ms", "5")
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:  # whoever asked has gone
-                    pass
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def model(self, **settings: Any) -> EndpointModel:
-        return EndpointModel(LanguageModel.model_validate({"endpoint": self.url} | settings), "served")
+from tests.language_model_server import Answer, LanguageModelServer, completion
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    running = Server()
+def server() -> Iterator[LanguageModelServer]:
+    running = LanguageModelServer()
     yield running
-    running.http.shutdown()
-    running.http.server_close()
+    running.close()
 
 
-def test_answers_come_in_the_order_of_the_prompts_and_tokens_are_counted(server: Server) -> None:
+def test_answers_come_in_the_order_of_the_prompts_and_tokens_are_counted(server: LanguageModelServer) -> None:
     def echo(request: dict[str, Any], number: int) -> Answer:
         time.sleep(0.05 if number % 2 else 0)
         return completion(f" {request['messages'][-1]['content']}! ")
@@ -101,7 +29,7 @@ def test_answers_come_in_the_order_of_the_prompts_and_tokens_are_counted(server:
     assert model.usage == {"prompt_tokens": 63, "completion_tokens": 18}
 
 
-def test_a_request_carries_system_examples_stop_and_no_chance(server: Server) -> None:
+def test_a_request_carries_system_examples_stop_and_no_chance(server: LanguageModelServer) -> None:
     server.model().generate(["ask"], 5, system="rule", examples=[("a", "b")], stop=["\n"])
     [request] = server.requests
     assert [(m["role"], m["content"]) for m in request["messages"]] == [
@@ -113,14 +41,14 @@ def test_a_request_carries_system_examples_stop_and_no_chance(server: Server) ->
     assert (request["temperature"], request["max_tokens"], request["stop"]) == (0, 5, ["\n"])
 
 
-def test_the_key_comes_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment(server: LanguageModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret-of-the-test")
     server.model().generate(["ask"], 5)
     assert server.keys == ["Bearer secret-of-the-test"]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_busy_or_broken_server_is_asked_again(server: Server, status: int) -> None:
+def test_a_busy_or_broken_server_is_asked_again(server: LanguageModelServer, status: int) -> None:
     server.answer = lambda request, number: (
         (status, {"error": {"message": "later"}}) if number < 4 else completion("now")
     )
@@ -128,14 +56,16 @@ def test_a_busy_or_broken_server_is_asked_again(server: Server, status: int) -> 
     assert len(server.requests) == 4
 
 
-def test_a_server_that_stays_broken_fails_the_stage_with_its_address(server: Server) -> None:
+def test_a_server_that_stays_broken_fails_the_stage_with_its_address(server: LanguageModelServer) -> None:
     server.answer = lambda request, number: (500, {"error": {"message": "out of memory"}})
     with pytest.raises(StageFailed, match="out of memory") as failure:
         server.model().generate(["ask"], 5)
     assert server.url in str(failure.value)
 
 
-def test_a_server_that_does_not_answer_in_time_fails_the_stage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_in_time_fails_the_stage(
+    server: LanguageModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
 
     def sleep(request: dict[str, Any], number: int) -> Answer:
@@ -150,23 +80,22 @@ def test_a_server_that_does_not_answer_in_time_fails_the_stage(server: Server, m
 
 def test_a_server_that_is_not_there_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "ATTEMPTS", 2)
-    server = Server()
-    server.http.shutdown()
-    server.http.server_close()
+    server = LanguageModelServer()
+    server.close()
     with pytest.raises(StageFailed, match="cannot be reached") as failure:
         server.model().generate(["ask"], 5)
     assert server.url in str(failure.value) and "lm.endpoint" in str(failure.value)
 
 
 @pytest.mark.parametrize(("status", "remedy"), [(401, "OPENAI_API_KEY"), (404, "/v1/models")])
-def test_a_refusal_says_what_to_do_and_is_not_repeated(server: Server, status: int, remedy: str) -> None:
+def test_a_refusal_says_what_to_do_and_is_not_repeated(server: LanguageModelServer, status: int, remedy: str) -> None:
     server.answer = lambda request, number: (status, {"error": {"message": "no"}})
     with pytest.raises(StageFailed, match=remedy):
         server.model().generate(["ask"], 5)
     assert len(server.requests) == 1
 
 
-def test_no_more_requests_are_in_flight_than_allowed(server: Server) -> None:
+def test_no_more_requests_are_in_flight_than_allowed(server: LanguageModelServer) -> None:
     def slow(request: dict[str, Any], number: int) -> Answer:
         time.sleep(0.03)
         return completion("fine")
@@ -176,7 +105,7 @@ def test_no_more_requests_are_in_flight_than_allowed(server: Server) -> None:
     assert server.most_busy == 3
 
 
-def test_options_get_the_probability_of_the_tokens_they_begin_with(server: Server) -> None:
+def test_options_get_the_probability_of_the_tokens_they_begin_with(server: LanguageModelServer) -> None:
     server.answer = lambda request, number: completion("Yes", [("Yes", 0.6), (" yes", 0.1), ("No", 0.2), ("The", 0.05)])
     [choice] = server.model().choose(["ask"], ["Yes", "No"])
     assert choice["Yes"] == pytest.approx(0.7 / 0.9)
@@ -184,7 +113,7 @@ def test_options_get_the_probability_of_the_tokens_they_begin_with(server: Serve
     assert server.requests[0]["logprobs"] is True
 
 
-def test_a_server_without_logprobs_is_a_clear_error(server: Server) -> None:
+def test_a_server_without_logprobs_is_a_clear_error(server: LanguageModelServer) -> None:
     server.answer = lambda request, number: completion("Yes")
     with pytest.raises(StageFailed, match="no log-probabilities") as failure:
         server.model().choose(["ask"], ["Yes", "No"])
@@ -203,7 +132,7 @@ def test_a_token_that_begins_two_options_counts_for_neither() -> None:
     assert choice.mass == pytest.approx(0.3)
 
 
-def test_answers_are_yielded_in_order_while_few_prompts_are_taken_ahead(server: Server) -> None:
+def test_answers_are_yielded_in_order_while_few_prompts_are_taken_ahead(server: LanguageModelServer) -> None:
     def echo(request: dict[str, Any], number: int) -> Answer:
         time.sleep(0.02 if number % 3 else 0)
         return completion(request["messages"][-1]["content"])
@@ -223,7 +152,7 @@ def test_answers_are_yielded_in_order_while_few_prompts_are_taken_ahead(server: 
     assert server.most_busy == 4
 
 
-def test_one_slow_answer_does_not_keep_the_others_from_being_asked(server: Server) -> None:
+def test_one_slow_answer_does_not_keep_the_others_from_being_asked(server: LanguageModelServer) -> None:
     asked_meanwhile = []
 
     def slow_first(request: dict[str, Any], number: int) -> Answer:
@@ -240,7 +169,7 @@ def test_one_slow_answer_does_not_keep_the_others_from_being_asked(server: Serve
     assert asked_meanwhile[0] >= endpoint.AHEAD * 4
 
 
-def test_the_first_refusal_ends_the_requests_that_wait_behind_it(server: Server) -> None:
+def test_the_first_refusal_ends_the_requests_that_wait_behind_it(server: LanguageModelServer) -> None:
     def refuse(request: dict[str, Any], number: int) -> Answer:
         if request["messages"][-1]["content"] == "1":
             return 401, {"error": {"message": "no"}}
@@ -254,7 +183,7 @@ def test_the_first_refusal_ends_the_requests_that_wait_behind_it(server: Server)
     assert len(server.requests) < 20 and time.monotonic() - began < 20
 
 
-def test_whoever_stops_listening_stops_the_requests(server: Server) -> None:
+def test_whoever_stops_listening_stops_the_requests(server: LanguageModelServer) -> None:
     answers = server.model(max_concurrency=2).generate_each(map(str, range(500)), 5)
     next(answers)
     answers.close()  # type: ignore[attr-defined]

@@ -79,7 +79,14 @@ def test_sentences_end_where_a_reader_ends_them() -> None:
     ]
 
 
+def test_a_passage_knows_its_clause_and_lists_of_references_give_none() -> None:
+    text = f"## 5.1 Timing advance\n\n{TIMING}\n\n## References\n\n{TIMING.replace('UE', 'mobile')}"
+    assert [passage.clause for passage in choose_passages(text, "a", 5, 80, LENGTHS)] == ["5.1 Timing advance"]
+
+
 def test_a_fact_has_a_kind() -> None:
+    assert kind_of("The simplest form is a set of pairs of names and numbers.") == "other"
+    assert kind_of("Since February, the network has offered a slice for meters.") == "other"
     assert kind_of("A resource block is a group of twelve subcarriers.") == "definition"
     assert kind_of("Planners tilt antennas down, because interference grows.") == "reason"
     assert kind_of("The normal prefix lasts 4.7 µs in LTE.") == "value"

