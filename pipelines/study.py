@@ -4,6 +4,7 @@ from kfp import dsl
 
 from pipelines import components as stages
 from pipelines.corpus import make_corpus
+from pipelines.tele_eval import ask
 
 SIDE_BY_SIDE = 4
 """Groups of trials at once on a cluster; their jobs wait for room by themselves. On one machine it is one."""
@@ -23,7 +24,7 @@ def study(recipe: str, store: str, name: str = "", model: str = "", changes: str
     started = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     run = stages.begin_study(run=started.output).output
     documents = make_corpus(run=run)
-    questions = stages.ask(run=run, documents=documents.output)
+    questions = ask(run, documents.output)
     text = stages.hold_out(run=run, documents=documents.output, questions=questions.output)
     groups = stages.prepare_trials(run=run, documents=text.output, questions=questions.output)
     with dsl.ParallelFor(groups.output, name="arms", parallelism=SIDE_BY_SIDE) as group:
