@@ -1,5 +1,7 @@
 """Memory: what one training process holds at its peak, by formulas."""
 
+import math
+
 from telellm.plan.shape import Shape
 from telellm.plan.work import GIB, Device
 from telellm.recipe import Optimization
@@ -20,11 +22,12 @@ def training_memory(
     is outside of the blocks, and two blocks at a time, in the number format of the computation. Activations are those
     of a block of Llama's kind with a fused attention kernel, after Korthikanti et al. (arXiv 2205.05198): what each
     operation keeps for its backward pass. `checkpointed`: the state is copied while training goes on, on a CPU into the
-    same memory.
+    same memory. Of six trainings of 135 M parameters on a CPU, each took between 1.0 and 1.3 times as much.
     """
     share = 1 / device.processes
     width = 2 if device.on_gpu and settings.dtype == "bfloat16" else FLOAT
-    num_tokens = settings.micro_batch_sequences * sequence_length
+    at_once = min(settings.micro_batch_sequences, math.ceil(settings.batch_sequences / device.processes))
+    num_tokens = at_once * sequence_length
     trained_outer = shape.outer_parameters if num_trained == shape.parameters else 0
     in_use = shape.outer_parameters + trained_outer + 3 * shape.block_parameters
     parts = {
@@ -36,6 +39,8 @@ def training_memory(
         "scores": _score_bytes(shape, num_tokens, width),
         "runtime": RUNTIME_GIB[device.on_gpu] * GIB,
     }
+    if not device.on_gpu:
+        parts["reading"] = FLOAT * shape.parameters  # the first process reads the whole model, and keeps the pages
     if checkpointed and not device.on_gpu:
         parts["checkpoint"] = 3 * FLOAT * num_trained * share
     return parts

@@ -269,3 +269,29 @@ def test_the_estimate_needs_no_weights(recipe: Recipe, tiny_model: Path, tmp_pat
     (tmp_path / "config" / "config.json").write_text((tiny_model / "config.json").read_text())
     plan = estimate(changed(recipe, f"model.name={tmp_path / 'config'}"))
     assert plan.shape.parameters == estimate(recipe).shape.parameters
+
+
+MEASURED = {
+    6.46: [],
+    4.62: ["method=lora"],
+    4.58: ["activation_checkpointing=true"],
+    3.74: ["processes=2"],
+    4.41: ["micro_batch_sequences=1"],
+    6.98: ["checkpoint_steps=1"],
+}
+"""Peak resident size of a process that trained SmolLM2-135M on a CPU (GiB), and the changes to the recipe."""
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+def test_memory_is_what_was_measured_within_a_third(recipe: Recipe, tmp_path: Path, measured: float) -> None:
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2" / "config.json").write_text(json.dumps({"model_type": "llama", **sizes, **heads}))
+    settings = ["max_steps=2", "batch_sequences=4", "micro_batch_sequences=4", "checkpoint_steps=100"]
+    changes = [f"training.pretrain.{change}" for change in (*settings, *MEASURED[measured])]
+    name = f"model.name={tmp_path / 'smollm2'}"
+    planned = changed(recipe, name, "training.pack.sequence_length=256", *changes)
+    plan = estimate(planned, tokens=100_000)
+    assert plan.shape.parameters == 134_515_008
+    assert measured / 1.33 < sum(plan.step("pretrain").memory_gib.values()) < measured * 1.33
