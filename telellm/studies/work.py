@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 
 from telellm.progress import Progress, default_emit, read_event
-from telellm.recipe import RecipeError
 from telellm.runs import fail, open_run
 from telellm.stage import StageFailed, digest_of, read_notes
 from telellm.store import Store
@@ -46,7 +45,10 @@ def begin_study(run: str) -> str:
         trials = trials_of(recipe)
         note = f"{len(recipe.study.all_arms())} arms, {len(trials)} trials; no budget is set"
         if recipe.study.budget_gpu_hours:
-            raise RecipeError("study.budget_gpu_hours: trials cannot be estimated yet; set it to 0")
+            from telellm.studies.budget import costs_of, refuse_over_budget
+
+            hours = refuse_over_budget(recipe, costs_of(trials, store))
+            note = f"{len(trials)} trials, {hours:,.3g} of {recipe.study.budget_gpu_hours:,g} GPU hours"
         write_trials(store, name, trials)
     except Exception as error:
         fail("plan", error, progress)
