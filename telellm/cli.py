@@ -98,9 +98,6 @@ def stage(options: argparse.Namespace) -> int:
     return 0
 
 
-def submit(options: argparse.Namespace) -> int:
-    """Run a pipeline on a Kubeflow server."""
-    from telellm.recipe import load
 def plan(options: argparse.Namespace) -> int:
     """Show the resolved recipe, and what a run of it will take."""
     import json
@@ -128,6 +125,9 @@ def plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def submit(options: argparse.Namespace) -> int:
+    """Run a pipeline on a Kubeflow server."""
+    from telellm.recipe import load
     from telellm.submit import submit
 
     recipe = load(options.recipe, options.set)
@@ -284,19 +284,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     with_recipe(added)
 
-    added = command("stage", stage, "run one stage, as a container does; prints the place of its output")
-    added.add_argument("stage", choices=STAGES, metavar="NAME", help=", ".join(STAGES))
-    added.add_argument("--recipe", type=Path, help="a recipe (YAML)")
-    added.add_argument("--run", default="", metavar="ADDRESS", help="in place of a recipe: STORE/runs/NAME")
-    with_recipe(added)
-    added.add_argument(
-        "--input", action="append", default=[], metavar="NAME=PLACE", help="place of an input in the store"
-    )
-    added.add_argument("--label", default="", help="name of the step within the run")
-    added.add_argument("--shards", type=_shards, metavar="I/N", help="only every N-th shard, from the I-th on")
-
-    added.add_argument("--key", default="", help="digest of the work, where a job of the cluster does it")
-
     added = command("plan", plan, "show the resolved recipe, and estimate tokens, steps, memory, hours and storage")
     added.add_argument("recipe", type=Path, help="a recipe (YAML)")
     added.add_argument("--pipeline", choices=("adapt", "nightly"), default="adapt", help="default: adapt")
@@ -312,6 +299,19 @@ def _parser() -> argparse.ArgumentParser:
         "--utilization", type=float, default=0.4, metavar="SHARE", help="share of the GPU's peak (default: 0.4)"
     )
     added.add_argument("--json", action="store_true", help="print JSON, the recipe among it")
+
+    added = command("stage", stage, "run one stage, as a container does; prints the place of its output")
+    added.add_argument("stage", choices=STAGES, metavar="NAME", help=", ".join(STAGES))
+    added.add_argument("--recipe", type=Path, help="a recipe (YAML)")
+    added.add_argument("--run", default="", metavar="ADDRESS", help="in place of a recipe: STORE/runs/NAME")
+    with_recipe(added)
+    added.add_argument(
+        "--input", action="append", default=[], metavar="NAME=PLACE", help="place of an input in the store"
+    )
+    added.add_argument("--label", default="", help="name of the step within the run")
+    added.add_argument("--shards", type=_shards, metavar="I/N", help="only every N-th shard, from the I-th on")
+
+    added.add_argument("--key", default="", help="digest of the work, where a job of the cluster does it")
 
     added = command("submit", submit, "run a pipeline on a Kubeflow server, and follow it to its end")
     added.add_argument("pipeline", choices=PIPELINES, metavar="PIPELINE", help=", ".join(PIPELINES))
