@@ -15,14 +15,18 @@ def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
     The steps stand in the pipeline itself: a pipeline within one costs a pod more.
     """
     questions = ask(run, documents)
+    index = stages.index(run=run, documents=documents).output
     training_text = stages.hold_out(run=run, documents=documents, questions=questions.output)
     packed = stages.pack(run=run, documents=training_text.output)
     pretrained = stages.pretrain(run=run, packed=packed.output)
     instruct = stages.instruct(run=run, model=pretrained.output)
     scores = {
-        "base": stages.evaluate(run=run, role="base", questions=questions.output),
-        "pretrained": stages.evaluate(run=run, role="pretrained", questions=questions.output, model=pretrained.output),
-        "instruct": stages.evaluate(run=run, role="instruct", questions=questions.output, model=instruct.output),
+        role: stages.evaluate(run=run, role=role, questions=questions.output, index=index, **model)
+        for role, model in {
+            "base": {},
+            "pretrained": {"model": pretrained.output},
+            "instruct": {"model": instruct.output},
+        }.items()
     }
     production = stages.evaluate_production(run=run, questions=questions.output).output if gated else ""
     scored = {role: task.output for role, task in scores.items()}

@@ -33,6 +33,7 @@ RESOURCES = {
     "draft": ("2", "4Gi"),
     "distinct": ("2", "8Gi"),
     "tele-eval": ("2", "4Gi"),
+    "index": ("2", "4Gi"),
     "pack": ("2", "16Gi"),
     "evaluate": ("4", "32Gi"),
     "report": ("1", "4Gi"),
@@ -171,6 +172,14 @@ def check(run: str, questions: str) -> str:
     return run_stage("tele-eval", run, questions=questions)
 
 
+@component("index")
+def index(run: str, documents: str) -> str:
+    """Index the snapshot's passages; without retrieval in the recipe, do nothing."""
+    from telellm.runs import index_documents
+
+    return index_documents(run, documents)
+
+
 @component("pack")
 def pack(run: str, documents: str) -> str:
     """Tokenise documents and pack them into sequences."""
@@ -197,11 +206,11 @@ def instruct(run: str, model: str) -> str:
 
 
 @component("evaluate")
-def evaluate(run: str, role: str, questions: str, model: str = "") -> str:
-    """Score a model on Tele-Eval; without a model, the base model."""
+def evaluate(run: str, role: str, questions: str, model: str = "", index: str = "") -> str:
+    """Score a model on Tele-Eval; without a model, the base model; with an index, with passages at hand too."""
     from telellm.runs import run_stage
 
-    return run_stage("evaluate", run, label=f"evaluate-{role}", questions=questions, model=model)
+    return run_stage("evaluate", run, label=f"evaluate-{role}", questions=questions, model=model, index=index)
 
 
 @component("evaluate")

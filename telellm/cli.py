@@ -20,6 +20,7 @@ STAGES = (
     "draft",
     "distinct",
     "tele-eval",
+    "index",
     "pack",
     "pretrain",
     "instruct",

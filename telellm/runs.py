@@ -33,6 +33,7 @@ STAGES = {
     "draft": "telellm.tele_eval.draft",
     "distinct": "telellm.tele_eval.distinct",
     "tele-eval": "telellm.tele_eval.tele_eval",
+    "index": "telellm.retrieval.index",
     "pack": "telellm.training.pack",
     "pretrain": "telellm.training.pretrain",
     "instruct": "telellm.training.instruct",
@@ -146,6 +147,12 @@ def run_stage(
         )
     except Exception as error:
         fail(label, error, progress)
+
+
+def index_documents(run: str, documents: str) -> str:
+    """Index a run's snapshot; returns the index's place, or "" where the run's recipe has no retrieval."""
+    _, _, recipe = open_run(run)
+    return run_stage("index", run, documents=documents) if recipe.retrieval.enabled else ""
 
 
 def job_of(

@@ -20,16 +20,21 @@ def answer(
     max_tokens: int,
     batch_size: int,
     advance: Callable[[int], None],
+    before: Sequence[str] = (),
 ) -> list[str]:
     """Return the model's answers, its likeliest token at each step.
 
     `chat`: the question is put through the model's chat template, and the answer ends where the model ends it.
-    Otherwise, or where there is no template, it follows the plain prompt and the answer is one line.
+    Otherwise, or where there is no template, it follows the plain prompt and the answer is one line. `before`: what
+    stands in front of each question (passages of documents).
     """
     from transformers import StoppingCriteriaList
 
     chat = chat and bool(tokenizer.chat_template)
-    prompts = [_prompt(tokenizer, question.statement, chat) for question in questions]
+    texts = before or [""] * len(questions)
+    prompts = [
+        prompt_of(tokenizer, question.statement, chat, text) for question, text in zip(questions, texts, strict=True)
+    ]
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]), reverse=True)
     answers: dict[int, str] = {}
     for start in range(0, len(order), batch_size):
@@ -42,11 +47,11 @@ def answer(
             add_special_tokens=not chat,  # the template writes them itself
         ).to(model.device)
         length = inputs["input_ids"].shape[1]
-        criteria = [] if chat else [_line_ends(tokenizer, length)]
+        criteria = [] if chat else [line_ends(tokenizer, length)]
         output = model.generate(  # type: ignore[operator]
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            generation_config=_greedy(model, tokenizer, max_tokens),
+            generation_config=greedy(model, tokenizer, max_tokens),
             stopping_criteria=StoppingCriteriaList(criteria),
         )
         for number, text in zip(numbers, _texts(tokenizer, output[:, length:]), strict=True):
@@ -60,14 +65,16 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0].strip()
 
 
-def _prompt(tokenizer: "PreTrainedTokenizerBase", statement: str, chat: bool) -> str:
+def prompt_of(tokenizer: "PreTrainedTokenizerBase", statement: str, chat: bool, before: str = "") -> str:
+    """Return the text after which a model answers a question; the template's own special tokens are in it."""
     if not chat:
-        return PROMPT.format(statement=statement)
-    messages = [{"role": "user", "content": statement}]
+        return before + PROMPT.format(statement=statement)
+    messages = [{"role": "user", "content": before + statement}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _greedy(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "GenerationConfig":
+def greedy(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_tokens: int) -> "GenerationConfig":
+    """Return how answers are generated: the likeliest token at each step, until the model ends."""
     from transformers import GenerationConfig
 
     ends = getattr(model.generation_config, "eos_token_id", None)
@@ -81,7 +88,7 @@ def _greedy(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", max_
     )
 
 
-def _line_ends(tokenizer: "PreTrainedTokenizerBase", length: int) -> "StoppingCriteria":
+def line_ends(tokenizer: "PreTrainedTokenizerBase", length: int) -> "StoppingCriteria":
     """Return a criterion that stops a row once its answer's first line is written."""
     import torch
     from transformers import StoppingCriteria

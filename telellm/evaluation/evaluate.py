@@ -8,6 +8,7 @@ from telellm.benchmark_questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
 from telellm.evaluation.local import Asked, Found, measure_local
 from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
+from telellm.evaluation.open_book import measure_open_book, open_book_identity
 from telellm.evaluation.results import TELE_EVAL, Row, row, write_results
 from telellm.evaluation.scores import Score, add_up, add_up_texts
 from telellm.evaluation.texts import FIELD, GENERAL, read_general
@@ -31,16 +32,23 @@ def _identity(recipe: Recipe) -> list[str]:
         digests.append(language_model_digest(judge, recipe.model))
     if "general" in settings.metrics:
         digests += text_digests(settings.general.text, FIELD)
+    digests += open_book_identity(recipe.retrieval)
     return [*digests, *(digest for benchmark in settings.multiple_choice for digest in benchmark_digest(benchmark))]
 
 
 @stage(sections=("evaluation", "lm", "model", "name"), identity=_identity)
-def evaluate(context: Context, settings: Evaluation, questions: Output, model: Output | None = None) -> None:
+def evaluate(
+    context: Context,
+    settings: Evaluation,
+    questions: Output,
+    model: Output | None = None,
+    index: Output | None = None,
+) -> None:
     """Measure the chosen metrics of a model; without a model, of the recipe's base model.
 
     Writes `scores.json` (name, role, metrics, the metrics by split, and what helps to read those of multiple choice)
     and `questions.parquet` (what was measured on each question). Every model is asked the same questions in the same
-    order.
+    order. With an index of the snapshot, they are also asked with passages at hand (`open_book`).
     """
     recipe = context.recipe
     role = ROLES[str(model.manifest["stage"])] if model else "base"
@@ -56,6 +64,8 @@ def evaluate(context: Context, settings: Evaluation, questions: Output, model: O
         _compare_meaning(context, settings, answered)
     if answered and "llm_eval" in settings.metrics:
         _ask_judge(context, asked.questions[: len(answered)], answered)
+    if index is not None:
+        measure_open_book(context, subject, asked.questions, found.rows, index, chat=role == "instruct")
     name = f"{recipe.name}-{role}" if model else Path(base.name).name.removesuffix(".gguf")
     metrics = _metrics(found)
     scores = {"name": name, "role": role, "metrics": metrics, "by_split": _by_split(found.rows)}

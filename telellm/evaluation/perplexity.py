@@ -28,14 +28,18 @@ def measure_answers(
     questions: Sequence[Question],
     batch_size: int,
     advance: Callable[[int], None],
+    before: Sequence[str] = (),
 ) -> list[Likelihood]:
     """Return for each question how likely the model finds its reference answer after `PROMPT`.
+
+    `before`: what stands in front of each question's prompt (passages of documents).
 
     One space stands between `Answer:` and the answer, and belongs to the answer's first token. Prompt and answer are
     encoded together, with the tokens that the tokenizer itself puts in front (BOS, where it has one); what differs
     from the encoding of the prompt alone is the answer.
     """
-    encoded = [encode(tokenizer, question) for question in questions]
+    texts = before or [""] * len(questions)
+    encoded = [encode(tokenizer, question, text) for question, text in zip(questions, texts, strict=True)]
     groups = [[Continued(tokens[:begin], [tokens[begin:]])] for tokens, begin in encoded]
     found = log_likelihoods(model, int(tokenizer.pad_token_id or 0), groups, batch_size, advance)
     return [
@@ -43,9 +47,9 @@ def measure_answers(
     ]
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", question: Question) -> tuple[list[int], int]:
+def encode(tokenizer: "PreTrainedTokenizerBase", question: Question, text: str = "") -> tuple[list[int], int]:
     """Return the token ids of prompt and answer, and the position at which the answer begins (at least 1)."""
-    prompt = PROMPT.format(statement=question.statement)
+    prompt = text + PROMPT.format(statement=question.statement)
     before: list[int] = tokenizer(prompt)["input_ids"]
     whole: list[int] = tokenizer(f"{prompt} {question.answer.strip()}")["input_ids"]
     begin = 0

@@ -19,6 +19,7 @@ from telellm.recipe.evaluation import Benchmark, Evaluation, General, Task
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
+from telellm.recipe.retrieval import Index, Retrieval
 from telellm.recipe.study import Study
 from telellm.recipe.tele_eval import Check, Distinct, Draft, TeleEval
 from telellm.recipe.training import Instruct, Lora, Optimization, Pack, Pretrain, Training
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluation",
     "Gate",
     "General",
+    "Index",
     "Ingest",
     "Instruct",
     "LanguageModel",
@@ -51,6 +53,7 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Retention",
+    "Retrieval",
     "Screen",
     "Settings",
     "Shards",
@@ -91,6 +94,7 @@ class Recipe(Settings):
     tele_eval: TeleEval = TeleEval()  # type: ignore[call-arg]
     training: Training = Training()
     evaluation: Evaluation = Evaluation()  # type: ignore[call-arg]
+    retrieval: Retrieval = Retrieval()  # type: ignore[call-arg]
     study: Study = Study()  # type: ignore[call-arg]
     gate: Gate = Gate()  # type: ignore[call-arg]
     nightly: Nightly = Nightly()  # type: ignore[call-arg]

@@ -29,7 +29,7 @@ PACKAGES = (
     "kfp",
 )
 CORPUS_STAGES = ("ingest", "clean", "screen", "deduplicate", "decontaminate", "hold-out")
-ORDER = (*CORPUS_STAGES[:-1], "tele-eval", "hold-out", "pack", "pretrain", "instruct")
+ORDER = (*CORPUS_STAGES[:-1], "tele-eval", "index", "hold-out", "pack", "pretrain", "instruct")
 """The steps of a run as they follow one another; others come after them by time."""
 NUM_EXAMPLES = 20
 NUM_ANSWERS = 8

@@ -11,6 +11,8 @@ from telellm.report import gather
 from telellm.report.compare import compare_models, interval_text
 from telellm.report.gate import decide
 from telellm.report.metrics import METRICS, OTHERS, about, shown, shown_difference
+from telellm.report.retrieval import METRICS as RETRIEVAL_METRICS
+from telellm.report.retrieval import describe_retrieval
 from telellm.report.truth import read_truth, score_decontaminate, score_deduplicate, score_screen, truth_digest
 from telellm.stage import Context, Output, stage
 
@@ -95,6 +97,7 @@ def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output
             | ({"role": role, "name": f"{recipe.name} {gate['production']}"} if role == "production" and gate else {})
             for role, output in outputs.items()
         ],
+        "retrieval": describe_retrieval(outputs, settings),
         "comparisons": comparisons,
         "comparisons_by_split": by_split,
         "answers": gather.side_by_side(rows),
@@ -173,6 +176,7 @@ def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:
         recipe_yaml=recipe.to_yaml(),
         metrics={metric: about(metric) for metric in _measured_metrics(facts)},
         question_metrics=METRICS,
+        retrieval_metrics=RETRIEVAL_METRICS,
         shown=shown,
         funnel=gather.funnel(facts["stages"]),
         interval_plot=plots.interval_plot(facts["comparisons"]),

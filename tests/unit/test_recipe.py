@@ -42,7 +42,7 @@ def all_sections(kind=Settings):
         (
             "trainin: {}",
             'my.yaml: trainin: there is no field "trainin"\n  known fields: name, model, lm, sources, truth, corpus, '
-            "tele_eval, training, evaluation, study, gate, nightly, notify, retention, cluster, seed\n  did you mean "
+            "tele_eval, training, evaluation, retrieval, study, gate, nightly, notify, retention, cluster, seed\n  did you mean "
             '"training"?',
         ),
         (
