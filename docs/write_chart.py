@@ -55,6 +55,14 @@ Each is made once, at random, and kept: an upgrade looks up what the cluster hol
 | `telellm-lm` | api-key | `vllm.existingSecret` |
 | none: it must be given | client-id, client-secret, cookie-secret | `authProxy.existingSecret` |
 
+Steps of pipelines also get what you put into these, if they are there:
+
+| Secret | key | who gets it |
+|---|---|---|
+| `telellm-lm` | api-key: of a language model's server that is not the chart's | screen, Tele-Eval, evaluate, studies |
+| `telellm-benchmarks` | TELEQNA_PASSWORD: of archived benchmarks (`evaluation.multiple_choice`) | decontaminate, hold out, pack, evaluate, studies |
+| `telellm-webhook` | TELELLM_WEBHOOK_URL: told what the nightly gate decided (`notify`) | promote |
+
 **`helm template` and GitOps** (Argo CD, Flux without its Helm controller): a look-up returns nothing there, so each
 rendering would make other passwords, and an installation that runs would lose its users. Make the Secrets yourself and
 name them in the values of the last column; then the chart makes none. Pipelines that are compiled elsewhere, as

@@ -21,10 +21,21 @@ TEMPLATES = "telellm-job-templates"
 STORE_SECRET = "telellm-store"
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 """Secret with the store's address and credentials; AWS_CA_BUNDLE may be in it too."""
-LM_SECRET = "telellm-lm"
-"""Secret with the key of the language model's server, where it wants one."""
-WEBHOOK_SECRET, WEBHOOK_KEY = "telellm-webhook", "TELELLM_WEBHOOK_URL"
-"""Secret, if there is one, with the URL of the webhook that is told what the gate decided."""
+OPTIONAL_SECRETS = {
+    "telellm-lm": (
+        "api-key",
+        "OPENAI_API_KEY",
+        {"screen", "draft", "distinct", "check", "evaluate", "evaluate_production", "run_trials"},
+    ),
+    "telellm-benchmarks": (
+        "TELEQNA_PASSWORD",
+        "TELEQNA_PASSWORD",
+        {"decontaminate", "hold_out", "pack", "evaluate", "evaluate_production", "prepare_trials", "run_trials"},
+    ),
+    "telellm-webhook": ("TELELLM_WEBHOOK_URL", "TELELLM_WEBHOOK_URL", {"promote"}),
+}
+"""Secret, if there is one → its key, the variable that it becomes, and the components that get it: the key of the
+language model's server, the password of archived benchmarks, the webhook that is told what the gate decided."""
 RESOURCES = {
     "launcher": ("500m", "512Mi"),
     "clean": ("2", "8Gi"),
@@ -74,9 +85,9 @@ def _placed(task: dsl.PipelineTask, image: str, name: str) -> dsl.PipelineTask:
     task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=2)
     kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in STORE_KEYS})
     kubernetes.use_secret_as_env(task, STORE_SECRET, {"AWS_CA_BUNDLE": "AWS_CA_BUNDLE"}, optional=True)
-    kubernetes.use_secret_as_env(task, LM_SECRET, {"api-key": "OPENAI_API_KEY"}, optional=True)
-    if name == "promote":
-        kubernetes.use_secret_as_env(task, WEBHOOK_SECRET, {WEBHOOK_KEY: WEBHOOK_KEY}, optional=True)
+    for secret, (key, variable, components) in OPTIONAL_SECRETS.items():
+        if name in components:
+            kubernetes.use_secret_as_env(task, secret, {key: variable}, optional=True)
     kubernetes.empty_dir_mount(task, volume_name="cache", mount_path="/cache")
     kubernetes.use_config_map_as_volume(task, "telellm-ca", mount_path="/etc/telellm/ca", optional=True)
     if image in ("launcher", "study"):

@@ -299,6 +299,22 @@ def test_secrets_are_made_and_never_the_same_twice(chart: Path, rendered: Callab
                 assert value != second[name][key], f"{name} {key} is a default"
 
 
+def test_who_asks_a_language_model_has_the_key_that_its_server_wants(
+    rendered: Callable[..., tuple[Object, ...]],
+) -> None:
+    for secret, changes in (("telellm-lm", ()), ("our-key", ("vllm.existingSecret=our-key",))):
+        objects = rendered("all-on", *changes)
+        server = env(one(objects, "StatefulSet", "telellm-vllm")["spec"]["template"]["spec"]["containers"][0])
+        assert server["VLLM_API_KEY"]["secretKeyRef"]["name"] == secret
+        assert (
+            env(dict(jobs(objects))["shards.yaml"]["containers"][0])["OPENAI_API_KEY"]["secretKeyRef"]["name"] == secret
+        )
+        for name, text in pipelines(objects).items():
+            platform = list(yaml.safe_load_all(text))[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+            asked = {one["secretName"] for executor in platform.values() for one in executor["secretAsEnv"]}
+            assert secret in asked and not asked & ({"telellm-lm"} - {secret}), name
+
+
 def test_no_secret_is_made_where_each_is_given(rendered: Callable[..., tuple[Object, ...]]) -> None:
     given = ["store.existingSecret", "store.pipelines.existingSecret", "minio.existingSecret", "vllm.existingSecret"]
     given.append("pipelines.mysql.existingSecret")

@@ -39,7 +39,12 @@ imagePullSecrets:
 {{- $_ := set $volume "configMap" (dict "name" (include "telellm.caConfigMap" $.root | default "telellm-ca") "optional" true) -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml $job -}}
+{{- toYaml $job | replace "telellm-lm" (include "telellm.lm.secretName" .root) -}}
+{{- end -}}
+
+{{/* The Secret with the key of the language model's server: $ */}}
+{{- define "telellm.lm.secretName" -}}
+{{- .Values.vllm.existingSecret | default "telellm-lm" -}}
 {{- end -}}
 
 {{/* A recipe of the values, with images and queue of this chart: dict "root" $ "name" NAME */}}
@@ -115,7 +120,7 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $documents = append $documents (toYaml $content | replace "telellm-store" $secret | replace "telellm-ca" $ca) -}}
+{{- $documents = append $documents (toYaml $content | replace "telellm-store" $secret | replace "telellm-ca" $ca | replace "telellm-lm" (include "telellm.lm.secretName" $root)) -}}
 {{- end -}}
 {{- join "\n---\n" $documents -}}
 {{- end -}}
