@@ -42,6 +42,12 @@ were reckoned). Give each installation a namespace of its own: its NetworkPolici
 An external store needs two buckets (`store.bucket`, `store.pipelines.bucket`) and for each a user that may list it and
 read, write and delete in it. The user of the stages must also read where documents and base models lie.
 
+## Images
+
+`images` is the one table of all images. A `digest` there pins what runs: platform, steps of the pipelines, and jobs (by
+`images.yaml` in the ConfigMap `telellm-job-templates`, which goes before what a recipe says). `telellm run` on a laptop
+pins the same with a copy of that ConfigMap's files as the folder of `cluster.templates`.
+
 ## Secrets
 
 Each is made once, at random, and kept: an upgrade looks up what the cluster holds. There is no default password.

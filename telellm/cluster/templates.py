@@ -1,10 +1,12 @@
 """Templates: `k8s/pytorchjob.yaml` and `k8s/shards.yaml`, which an administrator edits and the launcher fills in.
 
 The launcher sets what differs from job to job: name, labels, image, command, number of pods, resources, queue. All else
-stays as it stands in the file.
+stays as it stands in the file. A third file, `images.yaml`, may lie beside them: stage → image, with its digest. What
+it names goes before the recipe's registry and tag: a site pins what runs.
 """
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ MAXIMUM_BYTES = 2**20
 GPU = "nvidia.com/gpu"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 RETENTION = "telellm/retention-seconds"
+IMAGE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?")
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,33 @@ def _file(settings: Cluster, name: str) -> Path:
     return folder / name
 
 
-def _read(file: Path, kind: str, version: str) -> Object:
+def _pinned(settings: Cluster) -> Mapping[str, str]:
+    """Return stage → image of `images.yaml` beside the templates; raises `RecipeError` where that is no such table."""
+    file = _file(settings, "pytorchjob.yaml").with_name("images.yaml")
+    if not file.is_file():
+        return {}
+    images = _load(file) or {}
+    if not isinstance(images, dict):
+        raise RecipeError(f"{file}: this is no table; write STAGE: IMAGE on each line")
+    for stage, image in images.items():
+        if not isinstance(image, str) or not IMAGE.fullmatch(image):
+            raise RecipeError(f"{file}: {stage}: {image!r} is no image; write REGISTRY/NAME:TAG@sha256:DIGEST")
+    return images
+
+
+def _load(file: Path) -> Any:
     import yaml
 
     try:
         if file.stat().st_size > MAXIMUM_BYTES:
             raise ValueError(f"larger than {MAXIMUM_BYTES:,} bytes")
-        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{file}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+
+
+def _read(file: Path, kind: str, version: str) -> Object:
+    body = _load(file)
     found = (body.get("kind"), body.get("apiVersion")) if isinstance(body, dict) else (None, None)
     if found != (kind, version):
         raise RecipeError(f"{file}: this is {found[0]} of {found[1]}, not {kind} of {version}")
@@ -162,7 +183,8 @@ def _fill_pod(
     limits: Mapping[str, Any],
 ) -> None:
     template.setdefault("metadata", {}).setdefault("labels", {}).update(_labels(work))
-    container["image"] = f"{settings.registry}/telellm/{work.image}:{settings.tag or telellm.__version__}"
+    named = f"{settings.registry}/telellm/{work.image}:{settings.tag or telellm.__version__}"
+    container["image"] = _pinned(settings).get(work.image, named)
     container["command"] = list(work.command)
     container.pop("args", None)
     given = container.setdefault("resources", {})

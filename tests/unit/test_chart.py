@@ -19,7 +19,8 @@ import pytest
 import yaml
 from kfp import components
 
-from telellm.recipe import parse
+from telellm.cluster.templates import Work, pytorch_job, shards_job
+from telellm.recipe import Cluster, parse
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "telellm"
@@ -327,6 +328,32 @@ def test_job_templates_are_those_of_k8s(rendered: Callable[..., tuple[Object, ..
     for name in ("pytorchjob.yaml", "shards.yaml"):
         written = yaml.safe_load(one(rendered(), "ConfigMap", "telellm-job-templates")["data"][name])
         assert written == yaml.safe_load((ROOT / "k8s" / name).read_text())
+
+
+def test_a_digest_of_the_table_reaches_steps_and_jobs(
+    rendered: Callable[..., tuple[Object, ...]], tmp_path: Path
+) -> None:
+    digest = "sha256:" + "ab" * 32
+    names = ("pretrain", "clean", "evaluate", "mysql")
+    objects = rendered("air-gap", *(f"images.{name}.digest={digest}" for name in names))
+    for file, text in one(objects, "ConfigMap", "telellm-job-templates")["data"].items():
+        (tmp_path / file).write_text(text)
+    settings = Cluster.model_validate({"templates": str(tmp_path), "registry": "recipe.example.org", "tag": "x"})
+    registry = IMAGES["load"]([MATRIX["air-gap"]])["global"]["imageRegistry"]
+
+    def work(stage: str) -> Work:
+        return Work("job", "s3://b/runs/r", stage, stage, ["telellm"])
+
+    training = pytorch_job(work("pretrain"), settings).manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    assert training["spec"]["containers"][0]["image"] == f"{registry}/telellm/pretrain:0.1.0@{digest}"
+    shards = [
+        shards_job(work(stage), settings, 1).manifest["spec"]["template"]["spec"] for stage in ("clean", "ingest")
+    ]
+    assert shards[0]["containers"][0]["image"] == f"{registry}/telellm/clean:0.1.0@{digest}"
+    assert shards[1]["containers"][0]["image"] == "recipe.example.org/telellm/ingest:x"
+    assert "mysql" not in one(objects, "ConfigMap", "telellm-job-templates")["data"]["images.yaml"]
+    executors = next(iter(yaml.safe_load_all(pipelines(objects)["adapt.yaml"])))["deploymentSpec"]["executors"]
+    assert executors["exec-evaluate"]["container"]["image"] == f"{registry}/telellm/evaluate:0.1.0@{digest}"
 
 
 def test_job_templates_have_what_the_values_say(rendered: Callable[..., tuple[Object, ...]]) -> None:

@@ -132,3 +132,39 @@ def test_the_shipped_templates_pass_pod_security_restricted():
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False
             assert security["readOnlyRootFilesystem"] and security["capabilities"]["drop"] == ["ALL"]
+
+
+DIGEST = "@sha256:" + "ab" * 32
+
+
+def test_an_image_that_the_site_pins_goes_before_the_recipes(tmp_path):
+    pinned = edited(tmp_path, "", None)
+    (tmp_path / "images.yaml").write_text(f"pretrain: registry.site:5000/mirror/pretrain:1.2{DIGEST}\n")
+    containers = pytorch_job(WORK, pinned).manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert containers["containers"][0]["image"] == f"registry.site:5000/mirror/pretrain:1.2{DIGEST}"
+    other = shards_job(replace(WORK, image="clean"), pinned, 1).manifest["spec"]["template"]["spec"]["containers"][0]
+    assert other["image"] == f"registry.site:5000/telellm/clean:{__version__}"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "# nothing is pinned\n"])
+def test_a_site_that_pins_nothing_leaves_the_recipe_its_images(tmp_path, text):
+    unpinned = edited(tmp_path, "", None)
+    (tmp_path / "images.yaml").write_text(text)
+    pod = pytorch_job(WORK, unpinned).manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == f"registry.site:5000/telellm/pretrain:{__version__}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[pretrain]", "this is no table"),
+        ("pretrain: 7", "pretrain: 7 is no image"),
+        ("pretrain: x@sha256:12", "pretrain: 'x@sha256:12' is no image"),
+        ("pretrain: {", "cannot be read"),
+    ],
+)
+def test_a_table_of_images_that_is_none_is_refused_with_its_file(tmp_path, text, said):
+    wrong = edited(tmp_path, "", None)
+    (tmp_path / "images.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=f"images.yaml: {said}"):
+        pytorch_job(WORK, wrong)
