@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from telellm.recipe import Recipe
-from telellm.records import CATEGORIES, Question
+from telellm.records import CATEGORIES
 from telellm.stage import Output, read_notes, workspace
 from telellm.store import Store
 
@@ -29,7 +29,7 @@ PACKAGES = (
     "kfp",
 )
 CORPUS_STAGES = ("ingest", "clean", "screen", "deduplicate", "decontaminate", "hold-out")
-ORDER = (*CORPUS_STAGES[:-1], "tele-eval", "index", "hold-out", "pack", "pretrain", "instruct")
+ORDER = (*CORPUS_STAGES[:-1], "draft", "distinct", "tele-eval", "index", "hold-out", "pack", "pretrain", "instruct")
 """The steps of a run as they follow one another; others come after them by time."""
 NUM_EXAMPLES = 20
 NUM_ANSWERS = 8

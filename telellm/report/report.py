@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from telellm.recipe import Evaluation, Recipe
-from telellm.report import gather
+from telellm.report import gather, questions
 from telellm.report.compare import compare_models, interval_text
 from telellm.report.gate import decide
 from telellm.report.metrics import METRICS, OTHERS, about, shown, shown_difference
@@ -22,7 +22,7 @@ TEMPLATES = {"report.html": "report.html.jinja", "model-card.md": "model-card.md
 
 def _identity(recipe: Recipe) -> list[Any]:
     """The page shows the whole recipe, and depends on its templates and on what is known of the documents."""
-    templates = [sha256((ROOM / name).read_bytes()).hexdigest() for name in TEMPLATES.values()]
+    templates = [sha256(path.read_bytes()).hexdigest() for path in sorted(ROOM.glob("*.jinja"))]
     return [recipe.to_yaml(), *templates, *truth_digest(recipe.truth)]
 
 
@@ -43,8 +43,8 @@ def report(
 
     `production` is what was measured of the model that a night compares with (on the first night, of the base model):
     the gate decides whether it is replaced.
-    Writes `report.json`, `report.html` (one file, no network) and `model-card.md`. What a run does not have is left
-    out.
+    Writes `report.json`, `report.html`, `questions.html` (each one file, no network) and `model-card.md`. What a run
+    does not have is left out.
     """
     scored = {"base": base, "pretrained": pretrained, "instruct": instruct, "production": production}
     outputs = {role: output for role, output in scored.items() if output is not None}
@@ -55,6 +55,10 @@ def report(
     (context.directory / "report.json").write_text(text, encoding="utf-8")
     for name, template in TEMPLATES.items():
         (context.directory / name).write_text(render(template, facts, context.recipe), encoding="utf-8")
+    if facts["tele_eval"]:
+        asked = Output.find(context.store, facts["tele_eval"]["place"])
+        page = questions.render_page(asked, context.recipe, context.run)
+        (context.directory / questions.PAGE).write_text(page, encoding="utf-8")
     context.summary |= {
         "headline": facts["headline"]["sentence"],
         "scores": {
@@ -90,7 +94,7 @@ def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output
         "stages": gather.stage_table(steps, recipe),
         "corpus": gather.describe_corpus(steps, recipe),
         "truth": _score_truth(recipe, steps),
-        "tele_eval": gather.describe_questions(steps),
+        "tele_eval": questions.describe_questions(steps, recipe),
         "training": gather.training_logs(steps),
         "models": [
             json.loads(output.path("scores.json").read_text(encoding="utf-8"))
@@ -100,6 +104,7 @@ def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output
         "retrieval": describe_retrieval(outputs, settings),
         "comparisons": comparisons,
         "comparisons_by_split": by_split,
+        "memory_and_transfer": questions.memory_and_transfer(by_split, METRICS),
         "answers": gather.side_by_side(rows),
         "judge": outputs["base"].summary().get("judge"),
         "gate": gate,

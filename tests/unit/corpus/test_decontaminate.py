@@ -84,6 +84,19 @@ def test_held_out_documents_and_what_repeats_their_questions_go(recipe: Recipe, 
     assert output.summary()["held_out_documents"] == 1
 
 
+def test_what_repeats_the_evidence_of_a_held_out_question_goes_too(recipe: Recipe, directory_store: Store) -> None:
+    items = [Document.create("wiki", name, prose(number, 80)) for number, name in enumerate("ab")]
+    evidence = " ".join(items[1].content.split()[10:30])
+    items[0] = items[0].with_content(f"{prose(9)}\n\nOnce more: {evidence}\n\n{prose(8)}")
+    questions = [Question("What is it?", "Said in other words.", "wiki_b", evidence=evidence, split="held-out")]
+    places = {
+        "documents": given(items, recipe, directory_store),
+        "questions": given(questions, recipe, directory_store),
+    }
+    [left] = documents(run(decontaminate, recipe, directory_store, **places))
+    assert left.content == f"{prose(9)}\n\n{prose(8)}"
+
+
 def test_samples_lose_only_what_the_truth_names(samples: Any) -> None:
     output = run(decontaminate, samples.recipe, samples.store, documents=samples.cleaned.prefix)
     assert {row["id"] for row in rejects(output)} == set(samples.contaminated)
