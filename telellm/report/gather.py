@@ -4,8 +4,6 @@ import json
 import platform
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,6 @@ PACKAGES = (
 CORPUS_STAGES = ("ingest", "clean", "screen", "deduplicate", "decontaminate", "hold-out")
 ORDER = (*CORPUS_STAGES[:-1], "draft", "distinct", "tele-eval", "index", "hold-out", "pack", "pretrain", "instruct")
 """The steps of a run as they follow one another; others come after them by time."""
-NUM_EXAMPLES = 20
 NUM_ANSWERS = 8
 RULE = "rule "
 Steps = Mapping[str, Output]
@@ -121,34 +118,6 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the stages of the corpus with how many documents went on from each."""
     by_name = {stage["name"]: stage for stage in stages}
     return [dict(by_name[name]) for name in CORPUS_STAGES if name in by_name]
-
-
-def describe_questions(steps: Steps) -> dict[str, Any] | None:
-    """Return Tele-Eval's figures and some of its questions, drawn by their digests and over both splits."""
-    if "tele-eval" not in steps:
-        return None
-    output = steps["tele-eval"]
-    splits, kinds, categories = Counter[str](), Counter[str](), Counter[str]()
-    drawn: dict[str, list[tuple[str, Question]]] = defaultdict(list)
-    for question in output.records(Question):
-        splits[question.split] += 1
-        kinds[question.kind or "other"] += 1
-        categories[question.id.partition("_")[0]] += 1
-        lot = sha256(f"{question.id}\n{question.statement}".encode()).hexdigest()
-        drawn[question.split] = sorted([*drawn[question.split], (lot, question)], key=lambda pair: pair[0])[
-            :NUM_EXAMPLES
-        ]
-    held_out = min(len(drawn["held-out"]), max(NUM_EXAMPLES // 2, NUM_EXAMPLES - len(drawn["train"])))
-    examples = drawn["train"][: NUM_EXAMPLES - held_out] + drawn["held-out"][:held_out]
-    return {
-        "place": output.prefix,
-        "questions": splits.total(),
-        "splits": dict(splits.most_common()),
-        "kinds": dict(kinds.most_common()),
-        "categories": dict(categories.most_common()),
-        "drops": dict(output.manifest["drops"]),
-        "examples": [asdict(question) for _, question in sorted(examples, key=lambda pair: pair[0])],
-    }
 
 
 def training_logs(steps: Steps) -> dict[str, dict[str, Any]]:
