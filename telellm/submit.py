@@ -58,6 +58,8 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
         raise StageFailed(
             f"{pipeline}: the run ended as {state}; the task that failed says why: "
             f"{host.rstrip('/')}/#/runs/details/{run.run_id}"
+            # a study ends so where an arm did: the report is written before
+            + (f"\n  report: {store.rstrip('/')}/runs/{name}{WITH_REPORT[pipeline]}" if pipeline == "study" else "")
         )
     place = f"runs/{name}{WITH_REPORT.get(pipeline, '')}"
     if not name:
@@ -74,8 +76,13 @@ def _local_places(value: Any, field: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _local_places(item, field)
-    elif isinstance(value, str) and value.startswith(("/", "file://", "package:")):
+    elif isinstance(value, str) and _is_local(value.partition("=")[2] if field.startswith("study.") else value):
         yield f"{field}: {value}: the cluster's pods cannot reach it; put it into a bucket (s3://bucket/prefix)"
+
+
+def _is_local(place: str) -> bool:
+    """Say whether only this machine has it; what came with telellm is in its images too."""
+    return place.startswith(("/", "file://", "package:")) and not place.startswith("package:telellm/")
 
 
 def _client(host: str) -> Any:

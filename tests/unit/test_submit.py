@@ -110,6 +110,9 @@ def test_what_no_pod_can_reach_is_refused_before_the_server_is_asked(kubeflow):
     with pytest.raises(RecipeError, match=r"model.name: /models/tiny: the cluster's pods cannot reach it"):
         submit("corpus", local, server.host, "s3://bucket/runs", "monday")
     assert server.asked == []
+    study = parse(RECIPE, changes=['study.arms.second=["model.name=/models/tiny"]'])
+    with pytest.raises(RecipeError, match=r"study\.arms\.second: model\.name=/models/tiny: the cluster's pods cannot"):
+        submit("study", study, server.host, "s3://bucket/runs", "monday")
 
 
 def test_another_server_is_told_at_once(kubeflow):
