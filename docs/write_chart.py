@@ -74,6 +74,15 @@ rendering would make other passwords, and an installation that runs would lose i
 name them in the values of the last column; then the chart makes none. Pipelines that are compiled elsewhere, as
 `telellm submit` does, ask for `telellm-store` by that name: keep it.
 
+## What is done twice
+
+Kubeflow's own cache is off in every pipeline: it knows neither the sources nor the store. Each stage looks for its
+output in the store, by a digest of its code, its section of the recipe and the content of its inputs:
+
+- curation of the same documents is never done twice, in whatever run; a run of the same name goes on where it stopped;
+- the sources are listed in every run, and a file that is new or changed is read: a crawl is never taken for done;
+- an output that was deleted, whole or in part, such as by `minio.lifecycle.runsDays`, is made again in its turn.
+
 ## Networks
 
 With `networkPolicies.enabled` nothing goes in or out of the namespace's pods but what is needed:

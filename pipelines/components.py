@@ -69,7 +69,9 @@ def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.Pi
 
         @wraps(body)
         def task(**inputs: Any) -> dsl.PipelineTask:
-            return _placed(made(**inputs).set_caching_options(False), image, body.__name__)
+            placed = _placed(made(**inputs).set_caching_options(False), image, body.__name__)
+            role = inputs.get("role")  # one component scores several models
+            return placed.set_display_name(f"{body.__name__}-{role}") if role else placed
 
         return task
 

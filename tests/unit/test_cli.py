@@ -182,6 +182,19 @@ def test_a_compiled_pipeline_installs_nothing_and_calls_known_stages(compiled, n
     assert called and called <= set(STAGES)
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_kubeflow_caches_nothing_and_names_each_task_after_its_work(compiled, name):
+    """A stage finds what is done by digest, so that a crawl is made anew and what was deleted too."""
+    specification = compiled[name][1]
+    graphs = [specification["root"], *specification["components"].values()]
+    tasks = [task for graph in graphs if "dag" in graph for task in graph["dag"]["tasks"].values()]
+    assert not [task["taskInfo"]["name"] for task in tasks if task.get("cachingOptions", {}).get("enableCache")]
+    names = [task["taskInfo"]["name"] for task in tasks]
+    assert len(set(names)) == len(names) and not [one for one in names if re.search(r"[_\d]", one)]
+    if name == "adapt":
+        assert {"evaluate-base", "evaluate-pretrained", "evaluate-instruct"} <= set(names)
+
+
 FOR_SOME = {
     "api-key": "screen draft distinct check evaluate evaluate-production run-trials",
     "TELEQNA_PASSWORD": "decontaminate hold-out pack evaluate evaluate-production prepare-trials run-trials",

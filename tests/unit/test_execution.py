@@ -295,6 +295,32 @@ def test_a_shard_whose_file_was_deleted_is_made_again(run, log, directory_store)
     assert content(directory_store, collected) == before
 
 
+@pytest.mark.parametrize("kind", ["directory", "bucket"])
+@pytest.mark.parametrize("deleted", ["everything", "its manifest", "one of its files"])
+def test_an_output_that_was_deleted_is_made_again_and_what_follows_is_not(
+    kind, deleted, request, tmp_path, recipe_with, log
+):
+    """As an end of old runs in the store does it; a run that went on without it would fail later."""
+    store = Store.open(request.getfixturevalue("bucket_uri") if kind == "bucket" else str(tmp_path / "store"))
+    recipe = recipe_with("corpus.ingest.num_shards=2")
+
+    def chain():
+        collected = execute(collect, recipe, store, "one", {}, progress=quiet(collect))
+        united = execute(unite, recipe, store, "one", {"documents": collected}, progress=quiet(unite))
+        return united, execute(pack, recipe, store, "one", {"documents": united}, progress=quiet(pack))
+
+    united, packed = chain()
+    before = content(store, united)
+    log()
+    keys = list(store.list(united))
+    manifest, *files = sorted(keys, key=lambda key: not key.endswith("/manifest.json"))
+    for key in {"everything": keys, "its manifest": [manifest], "one of its files": files[:1]}[deleted]:
+        store.remove(key)
+    assert chain() == (united, packed)
+    assert log() == ["unite"]
+    assert content(store, united) == before
+
+
 def test_a_file_that_was_changed_is_not_read(run, directory_store):
     collected = run(collect)
     entry = Output.find(directory_store, collected).manifest["files"]["data/s01-00000.parquet"]
