@@ -38,7 +38,7 @@ def recipe(tmp_path: Path) -> Path:
     settled["training"]["pretrain"] |= {"max_steps": 2, "learning_rate": 0.001}
     settled["evaluation"]["metrics"] = ["answer_perplexity"]
     settled["study"] |= {"reference": "smollm2-full-tenth", "forgetting": ""}
-    del settled["study"]["factors"]["share"]["twentieth"]
+    del settled["study"]["factors"]["share"]["fifth"]
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(settled, sort_keys=False))
     return path

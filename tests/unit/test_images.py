@@ -64,6 +64,12 @@ def test_the_imports_of_a_program_that_a_stage_starts_count_too() -> None:
     assert {"torch", "datasets", "peft"} <= names
 
 
+def test_the_image_in_which_a_study_begins_holds_what_its_plan_imports() -> None:
+    held = packages_of("tables", "pipelines", "pack")
+    names = {source.partition(".")[0] for source, _ in imports.imported("telellm.plan")}
+    assert {requirements.normal(packages_distributions()[name][0]) for name in names} <= held
+
+
 def test_imports_for_type_checkers_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "sample"
     package.mkdir()
