@@ -84,7 +84,8 @@ def _placed(task: dsl.PipelineTask, image: str, name: str) -> dsl.PipelineTask:
     task.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
     if number := ON_GPU.get(image):
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(number)
-    task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=2)
+    if name != "settle_study":  # fails where an arm failed, however often it is asked
+        task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=2)
     kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in STORE_KEYS})
     kubernetes.use_secret_as_env(task, STORE_SECRET, {"AWS_CA_BUNDLE": "AWS_CA_BUNDLE"}, optional=True)
     for secret, (key, variable, components) in OPTIONAL_SECRETS.items():

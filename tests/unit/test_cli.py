@@ -235,6 +235,8 @@ def test_the_arms_of_a_study_are_one_task_in_a_loop_that_gets_nothing_but_its_it
     # kfp.local gives every input of a task in a loop the loop's item
     assert len(loop["inputs"]["parameters"]) == 1 and len(body["run-trials"]["inputs"]["parameters"]) == 1
     assert "exec-run-trials" in platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    tries = {name: "retryPolicy" in task for name, task in specification["root"]["dag"]["tasks"].items()}
+    assert not tries["settle-study"] and tries["report-study"]
     assert len(text) < 60_000, "an arm more is an item more, not a task more"
 
 
