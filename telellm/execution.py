@@ -23,6 +23,7 @@ from telellm.parquet import read_records, write_records
 from telellm.progress import Progress, drops_text
 from telellm.recipe import Recipe, RecipeError, Settings, parse
 from telellm.recipe.fields import ASIDE
+from telellm.reuse import Reuse, find_version, last_versions, remember_versions
 from telellm.stage import (
     MANIFEST_VERSION,
     Context,
@@ -81,6 +82,7 @@ def execute(
             parts = _divide(stage, context, settings, found)
             if shards and not stage.sharded:
                 raise RecipeError(f"stage {stage.name} has no shards: it needs its whole input; leave out --shards")
+            context.base = key
             shard_keys = {part.name: digest_of(key, part.name, part.digest) for part in parts or []}
             key = context.key = digest_of(key, *_input_digests(stage, found, parts))
             prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
@@ -170,6 +172,8 @@ def _unite(
     """Commit the output that finished shards make up; returns its manifest."""
     store = context.store
     manifest = _manifest(stage, context, context.recipe, found, began, done)
+    if stage.reuses:
+        remember_versions(store, stage.name, context.base, {part["shard"]: part["place"] for part in done})
     if stage.produces is not None and not manifest["out"]:
         raise StageFailed(_nothing_left(context.progress.stage, manifest))
     if stage.place is not None:
@@ -264,7 +268,8 @@ def _run_whole(stage: Stage, context: Context, settings: Any, found: Mapping[str
     if result is None:
         return {}
     assert stage.produces is not None, f"{stage.name} yields records but does not say which"
-    return write_records(result, stage.produces, context.directory, "part", context.counts, context.progress.drops)
+    records: Any = result
+    return write_records(records, stage.produces, context.directory, "part", context.counts, context.progress.drops)
 
 
 def _commit_whole(
@@ -286,12 +291,21 @@ def _run_shards(
     store = context.store
     found = _finished_shards(stage, store, parts, keys)
     todo = [part for part in parts if found[part.name] is None]
+    earlier = last_versions(store, stage.name, context.base) if todo and stage.reuses else {}
     num_workers = min(stage.workers or workspace(), len(todo))
     if num_workers <= 1:
         for number, part in enumerate(todo, len(parts) - len(todo) + 1):
             note = f"shard {number:,} of {len(parts):,}" if len(parts) > 1 else ""
             found[part.name] = _run_shard(
-                stage, context.recipe, store, context.run, part, keys[part.name], context.progress, note
+                stage,
+                context.recipe,
+                store,
+                context.run,
+                part,
+                keys[part.name],
+                context.progress,
+                note,
+                earlier.get(part.name, ""),
             )
     else:
         context.progress.start(len(parts), "shards")
@@ -309,6 +323,7 @@ def _run_shards(
                             context.run,
                             part,
                             keys[part.name],
+                            earlier.get(part.name, ""),
                         )
                         waiting[pool.submit(_in_worker, *arguments)] = part
                     if not waiting:
@@ -335,8 +350,18 @@ def _finished_shards(
 
 
 def _run_shard(
-    stage: Stage, recipe: Recipe, store: Store, run: str, part: Shard, key: str, progress: Progress, note: str = ""
+    stage: Stage,
+    recipe: Recipe,
+    store: Store,
+    run: str,
+    part: Shard,
+    key: str,
+    progress: Progress,
+    note: str = "",
+    earlier: str = "",
 ) -> dict[str, Any]:
+    """Run one shard; `earlier` is the place of an earlier version of it, whose unchanged items are taken from there."""
+
     def emit(event: dict[str, Any]) -> None:
         noted = ", ".join(filter(None, [note, str(event.get("note") or "")]))
         progress._emit(event | {"drops": dict(progress.drops + own.drops), "note": noted})
@@ -347,18 +372,23 @@ def _run_shard(
         context = Context(recipe, store, run, Path(folder), own, key)
         settings = recipe.section(stage.sections[0])
         with _failures(f"{stage.name}, shard {part.name}"):
+            assert stage.produces is not None
+            items = _items(stage, store, part)
+            name = part.name.removesuffix("-00000")
             if isinstance(part.content, Rows):
-                assert stage.per is not None
-                rows_of = part.content
-                context.counts["in"] = rows_of.number
-                path = store.fetch(rows_of.place, rows_of.sha256)
-                items = stage.body(context, settings, read_records(path, stage.per, rows_of.start, rows_of.number))
+                context.counts["in"] = part.content.number
+            if stage.reuses:
+                reuse = Reuse(items, find_version(store, earlier, stage.produces))
+                context.content = part.content
+                if reuse.num_known:
+                    context.counts["reused"] = reuse.num_known
+                results = iter(stage.body(context, settings, reuse.new()) or ())
+                made: Any = reuse.merge(results, one_each=stage.per is not None)
             else:
-                items = stage.body(context, settings, part.content)
-            assert stage.produces is not None and items is not None
-            rows = write_records(
-                items, stage.produces, context.directory, part.name.removesuffix("-00000"), context.counts, own.drops
-            )
+                made = stage.body(context, settings, items()) or ()
+            rows = write_records(made, stage.produces, context.directory, name, context.counts, own.drops)
+            if stage.reuses:
+                reuse.write(context.directory, name)
         progress.drops.update(own.drops)
         manifest = {
             "shard": part.name,
@@ -373,11 +403,23 @@ def _run_shard(
         return store.commit(str(manifest["place"]), context.directory, manifest)
 
 
-def _in_worker(reference: str, recipe: str, store: str, run: str, part: Shard, key: str) -> dict[str, Any]:
+def _items(stage: Stage, store: Store, part: Shard) -> Callable[[], Any]:
+    """Return what reads a shard's content, from the beginning each time that it is called."""
+    rows = part.content
+    if not isinstance(rows, Rows):
+        return lambda: rows
+    kind, path = stage.per, store.fetch(rows.place, rows.sha256)
+    assert kind is not None
+    return lambda: read_records(path, kind, rows.start, rows.number)
+
+
+def _in_worker(
+    reference: str, recipe: str, store: str, run: str, part: Shard, key: str, earlier: str
+) -> dict[str, Any]:
     """Run one shard in a process of a pool."""
     stage = load(reference)
     progress = Progress(stage.name, lambda event: None)
-    manifest = _run_shard(stage, parse(recipe), Store.open(store), run, part, key, progress)
+    manifest = _run_shard(stage, parse(recipe), Store.open(store), run, part, key, progress, earlier=earlier)
     return manifest | {"peak_rss_mib": peak_rss_mib()}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from telellm.recipe import Retention
 from telellm.registry import production, versions
+from telellm.reuse import forget_versions
 from telellm.stage import digest_of
 from telellm.store import MANIFEST, PARALLEL_TRANSFERS, Store
 
@@ -44,6 +45,7 @@ def sweep(store: Store, name: str, settings: Retention, today: date) -> Swept:
         store.delete(f"models/{name}/{version}")
         swept.versions += 1
     swept.outputs = _remove_unused(store, name, settings, today, kept)
+    forget_versions(store)
     return swept
 
 

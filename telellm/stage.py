@@ -23,6 +23,7 @@ from telellm.parquet import read_records
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document, Question, Record, Rejected
+from telellm.reuse import EndOfItem
 from telellm.store import Store
 
 MANIFEST_VERSION = 1
@@ -132,13 +133,17 @@ class Context:
     """Counted over all shards and kept in the manifest."""
     summary: dict[str, Any] = field(default_factory=dict)
     """Kept in the manifest as it is."""
+    base: str = ""
+    """Digest of the stage's code and settings, whatever its inputs are."""
+    content: Any = None
+    """All that the shard consists of, also what is reused."""
 
     def scratch(self, stage: str) -> str:
         """Return the place in the store for what a stage needs to go on after a crash; deleted when it is done."""
         return f"runs/{self.run}/checkpoints/{stage}-{self.key}"
 
 
-Body = Callable[..., Iterable[Record | Rejected] | None]
+Body = Callable[..., Iterable[Record | Rejected | EndOfItem] | None]
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ class Stage:
     workers: int | None
     place: Callable[[Recipe, str, Mapping[str, Output | None]], str] | None
     identity: Callable[[Recipe], Any] | None
+    reuses: bool
 
     @property
     def sharded(self) -> bool:
@@ -179,6 +185,7 @@ def stage(
     workers: int | None = None,
     place: Callable[[Recipe, str, Mapping[str, Output | None]], str] | None = None,
     identity: Callable[[Recipe], Any] | None = None,
+    reuses: bool = False,
 ) -> Callable[[Body], Stage]:
     """Make a stage of a function `(context, settings, <inputs>)`, named after it.
 
@@ -189,7 +196,8 @@ def stage(
     None are optional inputs. A function that yields records says in `produces` which; one that does not writes files to
     `context.directory`. `workers`: processes over the shards (default: one a core; 1 where a model is in memory).
     `place`: where the output lies, by default `stages/<stage>/<digest>`. `identity`: what else the output depends on
-    (digests of files that the recipe names).
+    (digests of files that the recipe names). `reuses`: of a shard that changed, only new items go through the function
+    (`reuse.py`); it gives one result a record or, of a shard that `divide` made, `EndOfItem` after what came of each.
     """
 
     def make(body: Body) -> Stage:
@@ -209,6 +217,7 @@ def stage(
             workers=workers,
             place=place,
             identity=identity,
+            reuses=reuses,
         )
 
     return make

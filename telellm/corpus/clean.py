@@ -16,7 +16,7 @@ MAX_REPEATED_SHARE = 0.2
 """Share of a web page's characters in lines that stood there before (Gopher, arXiv 2112.11446, Table A1)."""
 
 
-@stage(sections=("corpus.clean",), produces=Document, per=Document)
+@stage(sections=("corpus.clean",), produces=Document, per=Document, reuses=True)
 def clean(context: Context, settings: Clean, documents: Iterator[Document]) -> Iterator[Document | Rejected]:
     """Apply the rules to each document, and count how often each changed something.
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from telellm.corpus.sources.file import Reader, SourceFile
 from telellm.recipe import Ingest, RecipeError, Source
 from telellm.records import Document, Rejected, whole
+from telellm.reuse import EndOfItem
 from telellm.stage import Context, Shard, stage
 from telellm.store import Store, StoreUnavailable
 
@@ -65,20 +66,22 @@ def divide(context: Context, settings: Ingest) -> list[Shard]:
     return shards
 
 
-@stage(sections=("corpus.ingest", "sources"), produces=Document, divide=divide)
-def ingest(context: Context, settings: Ingest, units: list[Unit]) -> Iterator[Document | Rejected]:
+@stage(sections=("corpus.ingest", "sources"), produces=Document, divide=divide, reuses=True)
+def ingest(context: Context, settings: Ingest, units: Iterable[Unit]) -> Iterator[Document | Rejected | EndOfItem]:
     """Read one part of a source; yields its documents, and what could not be read with the reason.
 
     Writes `raw/` too: each file that was there, with its digest (in a bucket: its entity tag).
     """
-    target = context.directory / "raw" / f"{units[0].source}-{_part(units[0], settings):04}.jsonl"
+    whole_part: list[Unit] = context.content
+    target = context.directory / "raw" / f"{whole_part[0].source}-{_part(whole_part[0], settings):04}.jsonl"
     target.parent.mkdir(exist_ok=True)
-    target.write_bytes(_raw_files(units))
-    for unit in context.progress.track(units, len(units), "files"):
+    target.write_bytes(_raw_files(whole_part))
+    context.counts["in"] = len(whole_part)
+    for unit in context.progress.track(units, len(whole_part) - context.counts["reused"], "files"):
         source = context.recipe.sources[unit.source]
-        context.counts["in"] += 1
         with tempfile.TemporaryDirectory(prefix="telellm-source-") as folder:
             yield from _read(unit, source, settings, Path(folder))
+        yield EndOfItem()
 
 
 def _part(unit: Unit, settings: Ingest) -> int:

@@ -24,6 +24,7 @@ DOCUMENTS_AT_ONCE = 64
     per=Document,
     workers=1,
     identity=lambda recipe: language_model_digest(recipe.lm, recipe.model),
+    reuses=True,
 )
 def screen(context: Context, settings: Screen, documents: Iterator[Document]) -> Iterator[Document | Rejected]:
     """Keep the documents that the model says are about telecommunications or computer networks.
@@ -37,12 +38,14 @@ def screen(context: Context, settings: Screen, documents: Iterator[Document]) ->
     client = open_language_model(context.recipe.lm, context.recipe.model)
     used = Counter(client.usage)
     context.progress.start(context.counts["in"], "documents")
-    question = YesNoQuestion(client, prompt)
+    question: YesNoQuestion | None = None
     while batch := list(islice(documents, DOCUMENTS_AT_ONCE)):
         poor = {at for at, document in enumerate(batch) if _has_few_keywords(document, settings)}
         asked = [at for at, d in enumerate(batch) if at not in poor and d.category not in settings.trusted]
         cases = [{"text": excerpt(batch[at].content, settings.excerpt_words)} for at in asked]
-        probabilities = dict(zip(asked, question.probabilities(cases), strict=True))
+        if cases and question is None:  # which asks the model for its lean
+            question = YesNoQuestion(client, prompt)
+        probabilities = dict(zip(asked, question.probabilities(cases), strict=True)) if question else {}
         context.counts["asked"] += len(asked)
         for at, document in enumerate(batch):
             if at in poor:

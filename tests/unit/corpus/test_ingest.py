@@ -17,6 +17,7 @@ from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, Source, parse
 from telellm.records import Document
+from telellm.reuse import EndOfItem
 from telellm.stage import Context
 from telellm.store import Store
 from tests.stages import documents, rejects, run
@@ -171,8 +172,11 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_a_reject(tmp_path: Path) -> 
     recipe = recipe_for(raw, "standard")
     units = find_units("one", recipe.sources["one"])
     (raw / "gone.md").unlink()
-    context = Context(recipe, Store.open(str(tmp_path)), "r", tmp_path, Progress("ingest", lambda event: None), "k")
-    items = list(ingest.body(context, recipe.corpus.ingest, units) or ())
+    silent = Progress("ingest", lambda event: None)
+    context = Context(recipe, Store.open(str(tmp_path)), "r", tmp_path, silent, "k", content=units)
+    items = [
+        item for item in ingest.body(context, recipe.corpus.ingest, units) or () if not isinstance(item, EndOfItem)
+    ]
     assert [getattr(item, "reason", "read") for item in items] == ["unreadable", "read"]
 
 
@@ -194,7 +198,7 @@ def test_a_file_that_changes_is_read_again_with_its_shard_alone(tmp_path: Path) 
     after = run(ingest, recipe_for(raw, "standard"), store).manifest["files"]
     assert set(before) == set(after)
     changed = sorted(name for name in before if before[name] != after[name])
-    assert [name.partition("/")[0] for name in changed] == ["data", "raw"]
+    assert [name.partition("/")[0] for name in changed] == ["data", "raw", "trail"]
     assert changed[0].partition("/")[2][:8] == changed[1].partition("/")[2][:8]  # files of one shard
 
 

@@ -1,0 +1,144 @@
+"""What did not change is not parsed, cleaned or asked about again, and the output is that of a fresh build."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from telellm.corpus import ingest as room
+from telellm.corpus.clean import clean
+from telellm.corpus.ingest import ingest
+from telellm.recipe import Recipe, parse
+from telellm.records import Document, Rejected
+from telellm.reuse import forget_versions
+from telellm.stage import Context, Output, stage
+from telellm.store import Store
+from tests import stages
+
+RECIPE = """
+name: reused
+model: {name: owner/model}
+sources:
+  one: {category: web, path: raw}
+corpus: {ingest: {num_shards: 1}, clean: {minimum_words: 4}}
+"""
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Twelve files, one of which is no text and one too short."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02}.txt").write_text(f"The cell number {number} is handed over to its neighbour.")
+    (folder / "03.txt").write_bytes(b"\0\1\2")
+    (folder / "05.txt").write_text("Too short.")
+    return folder
+
+
+@pytest.fixture
+def recipe(raw: Path) -> Recipe:
+    return parse(RECIPE, folder=raw.parent)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that a reader opened, as they are opened."""
+    names: list[str] = []
+    find = room.reader_for
+
+    def noting(file: Path, *others: Any) -> Any:
+        names.append(file.name)
+        return find(file, *others)
+
+    monkeypatch.setattr(room, "reader_for", noting)
+    return names
+
+
+ASKED: list[str] = []
+
+
+@stage(sections=("seed",), produces=Document, per=Document, workers=1, reuses=True)
+def ask(context: Context, settings: int, documents: Iterator[Document]) -> Iterator[Document | Rejected]:
+    for document in documents:
+        ASKED.append(document.id)
+        yield Rejected(document, "seven") if "number 7" in document.content else document.with_fields(asked=True)
+
+
+def build(recipe: Recipe, store: Store) -> tuple[Output, Output, Output]:
+    ASKED.clear()
+    read = stages.run(ingest, recipe, store)
+    cleaned = stages.run(clean, recipe, store, documents=read.prefix)
+    return read, cleaned, stages.run(ask, recipe, store, documents=cleaned.prefix)
+
+
+def turn(raw: Path, change: str) -> list[str]:
+    """Change the folder; returns the files that are new to a reader."""
+    if change == "came":
+        (raw / "04b.txt").write_text("A new cell is handed over to its neighbour.")
+        return ["04b.txt"]
+    if change == "changed":
+        (raw / "07.txt").write_text("The cell number seven has changed since the last night.")
+        return ["07.txt"]
+    (raw / "02.txt").unlink()
+    return []
+
+
+@pytest.mark.parametrize("change", ["came", "changed", "went"])
+def test_only_what_is_new_is_parsed_and_asked_and_the_output_is_that_of_a_fresh_build(
+    raw: Path, recipe: Recipe, parsed: list[str], tmp_path: Path, change: str
+) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    build(recipe, store)
+    assert len(parsed) == 12 and len(ASKED) == 10
+    parsed.clear()
+    new = turn(raw, change)
+    outputs = build(recipe, store)
+    assert parsed == new
+    assert [f"web_{Path(name).stem}" for name in new] == ASKED
+    parsed.clear()
+    fresh = build(recipe, Store.open(str(tmp_path / "fresh")))
+    assert len(parsed) >= 11
+    for ours, theirs in zip(outputs, fresh, strict=True):
+        assert ours.content == theirs.content
+        assert ours.manifest["drops"] == theirs.manifest["drops"]
+        assert {n: e["sha256"] for n, e in ours.manifest["files"].items()} == {
+            n: e["sha256"] for n, e in theirs.manifest["files"].items()
+        }
+        assert (ours.manifest["in"], ours.manifest["out"]) == (theirs.manifest["in"], theirs.manifest["out"])
+    assert outputs[0].manifest["counts"]["reused"] == (11 if new != ["04b.txt"] else 12)
+
+
+def test_other_settings_reuse_nothing(raw: Path, recipe: Recipe, parsed: list[str], store: Store) -> None:
+    build(recipe, store)
+    parsed.clear()
+    turn(raw, "came")
+    other = parse(recipe.to_yaml(), changes=["sources.one.licence=CC0", "corpus.clean.minimum_words=1"])
+    read, cleaned, _ = build(other, store)
+    assert len(parsed) == 13 and "reused" not in read.manifest["counts"] | cleaned.manifest["counts"]
+
+
+@pytest.mark.parametrize("lost", ["all of it", "a file"])
+def test_an_earlier_version_that_is_not_whole_is_done_without(
+    raw: Path, recipe: Recipe, parsed: list[str], store: Store, lost: str
+) -> None:
+    read, *_ = build(recipe, store)
+    for place in read.manifest["shards"]:
+        for key in list(store.list(place)):
+            if lost == "all of it" or "/data/" in key:
+                store.remove(key)
+    parsed.clear()
+    turn(raw, "came")
+    build(recipe, store)
+    assert len(parsed) == 13
+
+
+def test_what_names_shards_that_are_gone_is_removed(raw: Path, recipe: Recipe, store: Store) -> None:
+    _, cleaned, _ = build(recipe, store)
+    forget_versions(store)
+    assert len(list(store.list("reuse"))) == 3
+    for place in cleaned.manifest["shards"]:
+        store.delete(place)
+    forget_versions(store)
+    assert [key.split("/")[1] for key in store.list("reuse")] == ["ask", "ingest"]
