@@ -121,16 +121,16 @@ def test_other_settings_reuse_nothing(raw: Path, recipe: Recipe, parsed: list[st
 
 @pytest.mark.parametrize("lost", ["all of it", "a file"])
 def test_an_earlier_version_that_is_not_whole_is_done_without(
-    raw: Path, recipe: Recipe, parsed: list[str], store: Store, lost: str
+    raw: Path, recipe: Recipe, parsed: list[str], directory_store: Store, lost: str
 ) -> None:
-    read, *_ = build(recipe, store)
+    read, *_ = build(recipe, directory_store)
     for place in read.manifest["shards"]:
-        for key in list(store.list(place)):
+        for key in list(directory_store.list(place)):
             if lost == "all of it" or "/data/" in key:
-                store.remove(key)
+                directory_store.remove(key)
     parsed.clear()
     turn(raw, "came")
-    build(recipe, store)
+    build(recipe, directory_store)
     assert len(parsed) == 13
 
 
