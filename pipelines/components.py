@@ -147,11 +147,14 @@ def deduplicate(run: str, documents: str) -> str:
 
 
 @component("decontaminate")
-def decontaminate(run: str, documents: str) -> str:
-    """Take out what benchmarks ask: the snapshot of Tele-Data."""
+def decontaminate(run: str, documents: str, steps: Output[Markdown]) -> str:
+    """Take out what benchmarks ask: the snapshot of Tele-Data; show what each step kept and left out."""
     from telellm.runs import run_stage
+    from telellm.step_table import write_step_table
 
-    return run_stage("decontaminate", run, documents=documents)
+    place = run_stage("decontaminate", run, documents=documents)
+    write_step_table(run, steps.path)
+    return place
 
 
 @component("decontaminate")

@@ -19,7 +19,7 @@ def curate(run: str) -> str:
     documents = stages.clean(run=run, documents=documents.output)
     documents = stages.screen(run=run, documents=documents.output)
     documents = stages.deduplicate(run=run, documents=documents.output)
-    return stages.decontaminate(run=run, documents=documents.output).output
+    return stages.decontaminate(run=run, documents=documents.output).outputs["Output"]
 
 
 @dsl.pipeline(name="corpus", description="Documents from the recipe's sources → a snapshot of Tele-Data.")
