@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from telellm.cli import STAGES, _parser, main
+from telellm.cli import STAGES, _parser, _run_name, main
 from telellm.recipe import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,6 +238,14 @@ def test_the_arms_of_a_study_are_one_task_in_a_loop_that_gets_nothing_but_its_it
     tries = {name: "retryPolicy" in task for name, task in specification["root"]["dag"]["tasks"].items()}
     assert not tries["settle-study"] and tries["report-study"]
     assert len(text) < 60_000, "an arm more is an item more, not a task more"
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "file", "name"),
+    [("adapt", "methods", "telecom"), ("study", "methods", "telecom-methods"), ("study", "telecom", "telecom")],
+)
+def test_studies_of_one_corpus_are_runs_of_their_own(pipeline, file, name):
+    assert _run_name(pipeline, Path(f"recipes/studies/{file}.yaml"), "telecom") == name
 
 
 def test_one_pipeline_may_be_compiled_alone(tmp_path, capsys):
