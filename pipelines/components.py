@@ -199,10 +199,11 @@ def index(run: str, documents: str) -> str:
 
 @component("pack")
 def pack(run: str, documents: str) -> str:
-    """Tokenise documents and pack them into sequences."""
+    """Tokenise documents and pack them into sequences; in a night, those that are new, if the recipe says so."""
+    from telellm.nights import learnt_text
     from telellm.runs import run_stage
 
-    return run_stage("pack", run, documents=documents)
+    return run_stage("pack", run, documents=documents, learnt=learnt_text(run))
 
 
 @component("launcher")

@@ -65,6 +65,7 @@ def open_night(store: Store, recipe: Recipe, run: str, now: datetime, progress: 
             "production": current.version if current else None,
             "model": manifest["model"] if manifest else "",
             "trains_on": manifest["trains_on"] if manifest else "",
+            "learnt": manifest["outputs"].get("hold-out", {}).get("place", "") if manifest else "",
         }
         store.write_json(place, pinned)
     # else: this night died after its model was promoted; it still compares with the version before
@@ -100,6 +101,13 @@ def first_model(run: str) -> str:
     store, name, recipe = open_run(run)
     night = store.read_json(f"runs/{name}/night.json") or {}
     return str(night.get("trains_on", "")) if recipe.nightly.train_from == "production" else ""
+
+
+def learnt_text(run: str) -> str:
+    """Return the place of the text that production learnt from; "" where a night reads all of its own."""
+    store, name, recipe = open_run(run)
+    night = store.read_json(f"runs/{name}/night.json") or {}
+    return str(night.get("learnt", "")) if recipe.nightly.train_on == "new" else ""
 
 
 def settle(run: str, documents: str, report: str, now: datetime | None = None) -> str:

@@ -25,8 +25,8 @@ from telellm.store import Store, TornOutput
 VERSION_SCHEMA = 1
 STAGE_OF = {"pretrained": "pretrain", "instruct": "instruct"}
 """The model of a run → the stage that makes it."""
-NEEDED = ("pretrain", "instruct", "decontaminate", "tele-eval")
-"""Steps whose outputs a version keeps, beside those of its scores: models, snapshot, questions."""
+NEEDED = ("pretrain", "instruct", "decontaminate", "hold-out", "tele-eval")
+"""Steps whose outputs a version keeps, beside those of its scores: models, snapshot, training text, questions."""
 REPORT_FILES = ("report.json", "report.html", "model-card.md")
 LINEAGE = ("stage", "digest", "content", "code", "version", "sections", "inputs", "in", "out", "drops", "finished_at")
 """What a version's lineage keeps of the manifests of its stages."""

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet as parquet
 
 from telellm.execution import execute
-from telellm.nights import first_model, is_new, production_model, settle, start_night
+from telellm.nights import first_model, is_new, learnt_text, production_model, settle, start_night
 from telellm.progress import Progress
 from telellm.recipe import Recipe
 from telellm.records import Document, Question, Rejected
@@ -19,6 +19,7 @@ from telellm.report.gate import decide
 from telellm.report.gather import finished_steps, read_rows
 from telellm.runs import open_run
 from telellm.stage import Context, Output, Stage, stage
+from telellm.training.news import choose_news
 
 MODEL_BYTES = 20_000
 BASE_RATE = 3.0
@@ -59,9 +60,13 @@ def tele_eval(context: Context, settings: Any, documents: Output) -> Iterator[Qu
         yield Question(f"What does {document.id} say?", document.content, document.id)
 
 
-@stage(sections=("training.pack",), place=lambda recipe, key, inputs: f"packed/{key}")
-def pack(context: Context, settings: Any, documents: Output) -> None:
+@stage(sections=("training.pack", "nightly"), place=lambda recipe, key, inputs: f"packed/{key}")
+def pack(context: Context, settings: Any, documents: Output, learnt: Output | None = None) -> None:
     texts = {document.id: document.content for document in documents.records(Document)}
+    if learnt is not None:
+        nightly = context.recipe.nightly
+        chosen = choose_news(documents, learnt, None, nightly.old_share, context.recipe.seed).chosen
+        texts = {name: text for name, text in texts.items() if name in chosen}
     (context.directory / "data.json").write_text(json.dumps(texts))
 
 
@@ -130,7 +135,7 @@ def adapt(run: str, documents: str) -> str:
     """The steps of `pipelines/adapt.py`, gated."""
     questions = step(tele_eval, run, documents=documents)
     text = step(decontaminate, run, "hold-out", documents=documents, questions=questions)
-    packed = step(pack, run, documents=text)
+    packed = step(pack, run, documents=text, learnt=learnt_text(run))
     models = {"base": "", "pretrained": step(pretrain, run, packed=packed, model=first_model(run))}
     models["instruct"] = step(instruct, run, model=models["pretrained"])
     models["production"] = production_model(run)

@@ -42,6 +42,17 @@ class Nightly(Settings):
         description="Pretraining starts from the base model, or goes on from the pretrained model of the version in "
         "production.",
     )
+    train_on: Literal["snapshot", "new"] = Field(
+        "snapshot",
+        description="Pretraining reads the whole training text, or only the documents in it that the version in "
+        "production was not trained on, and a sample of the others; `new` is meant for train_from: production.",
+    )
+    old_share: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="With train_on new: share of the characters trained on that is a sample of old documents.",
+    )
 
 
 class Notify(Settings):

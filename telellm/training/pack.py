@@ -18,6 +18,7 @@ from telellm.records import Document
 from telellm.stage import Context, Output, stage
 from telellm.tested import read_tested, tested_digest
 from telellm.text_files import read_texts, text_digests, text_files
+from telellm.training.news import choose_news
 from telellm.training.sequences import Tokens, fill, write_sequences
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Shelf:
 def _identity(recipe: Recipe) -> list[Any]:
     replay = recipe.training.pack.replay
     scanned = [tested_digest(recipe), recipe.corpus.decontaminate.ngram_words] if replay else []
-    return [model_digest(recipe.model.name, recipe.model.revision), text_digests(replay, FIELD), scanned]
+    sampled = [recipe.nightly.old_share] if recipe.nightly.train_on == "new" else []
+    return [model_digest(recipe.model.name, recipe.model.revision), text_digests(replay, FIELD), scanned, *sampled]
 
 
 @stage(
@@ -77,14 +79,15 @@ def _identity(recipe: Recipe) -> list[Any]:
     place=lambda recipe, key, inputs: f"packed/{key}",
     identity=_identity,
 )
-def pack(context: Context, settings: PackSettings, documents: Output) -> None:
+def pack(context: Context, settings: PackSettings, documents: Output, learnt: Output | None = None) -> None:
     """Tokenise the chosen documents, shuffle them, and pack them to `sequence_length` with their boundaries kept.
 
     Writes `data/part-….parquet` with `tokens` and `lengths` (of the pieces of documents inside a sequence). Every
     document ends with the tokenizer's end token; a long one continues in the next sequence. Replay documents are
     repeated or cut until they are `replay_share` of all tokens; passages that share a run of words with what the model
-    is tested on are taken out of them, as they were out of the corpus. Source: Tele-LLMs (arXiv 2409.05314), continual
-    pretraining. Raises `RecipeError` when the tokenizer has no end token or the replay folder no text.
+    is tested on are taken out of them, as they were out of the corpus. Of documents that are in `learnt` only a sample
+    is taken (`news.py`). Source: Tele-LLMs (arXiv 2409.05314), continual pretraining. Raises
+    `RecipeError` when the tokenizer has no end token or the replay folder no text.
     """
     recipe = context.recipe
     tokenizer = load_tokenizer(recipe.model.name, recipe.model.revision)
@@ -94,6 +97,10 @@ def pack(context: Context, settings: PackSettings, documents: Output) -> None:
         )
     shelf = Shelf(context.directory / "tokens.bin")
     chosen = choose(documents, settings, recipe.seed)
+    if learnt is not None:
+        news = choose_news(documents, learnt, chosen, recipe.nightly.old_share, recipe.seed)
+        chosen = set(news.chosen)
+        context.summary |= {"new_documents": news.num_new, "old_documents": news.num_old}
     texts = ((one.category, one.content) for one in documents.records(Document) if chosen is None or one.id in chosen)
     number = documents.num_records if chosen is None else len(chosen)
     shelf.add(context.progress.track(texts, number, "documents"), tokenizer)

@@ -128,6 +128,8 @@ def test_a_year_of_nights(tmp_path: Path, mortal: Callable[[float], None], quick
         before = production(store, "telecom")
         if number == 200:  # from here on, models learn from production
             text = parse(text, changes=["nightly.train_from=production"]).to_yaml()
+        if number == 280:  # and read only what production does not know yet, and some of what it does
+            text = parse(text, changes=["nightly.train_on=new", "nightly.old_share=0.4"]).to_yaml()
         mortal(chance.choice((0, 0.5)) + chance.randint(1, 160) if chance.random() < 0.3 else math.inf)
         try:
             outcome = night(text, store.uri, now)
