@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -308,6 +309,7 @@ def _run_shards(
                 earlier.get(part.name, ""),
             )
     else:
+        text = context.recipe.to_yaml()
         context.progress.start(len(parts), "shards")
         context.progress.advance(len(parts) - len(todo))
         with ProcessPoolExecutor(num_workers, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
@@ -318,7 +320,7 @@ def _run_shards(
                     for part in islice(remaining, 2 * num_workers - len(waiting)):
                         arguments = (
                             stage.reference,
-                            context.recipe.to_yaml(),
+                            text,
                             store.uri,
                             context.run,
                             part,
@@ -413,13 +415,19 @@ def _items(stage: Stage, store: Store, part: Shard) -> Callable[[], Any]:
     return lambda: read_records(path, kind, rows.start, rows.number)
 
 
+@lru_cache(1)
+def _read(recipe: str) -> Recipe:
+    """Return a recipe that a worker gets with every shard: reading it takes longer than many a shard."""
+    return parse(recipe)
+
+
 def _in_worker(
     reference: str, recipe: str, store: str, run: str, part: Shard, key: str, earlier: str
 ) -> dict[str, Any]:
     """Run one shard in a process of a pool."""
     stage = load(reference)
     progress = Progress(stage.name, lambda event: None)
-    manifest = _run_shard(stage, parse(recipe), Store.open(store), run, part, key, progress, earlier=earlier)
+    manifest = _run_shard(stage, _read(recipe), Store.open(store), run, part, key, progress, earlier=earlier)
     return manifest | {"peak_rss_mib": peak_rss_mib()}
 
 
