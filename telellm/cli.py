@@ -148,7 +148,13 @@ def doctor(options: argparse.Namespace) -> int:
         raise RecipeError("telellm doctor: --set changes a recipe: name one")
     recipe = load(options.recipe, options.set) if options.recipe else None
     failed = 0
-    for check in diagnose(recipe, options.store, options.only):
+    checks = diagnose(recipe, options.store, options.only)
+    if options.server:
+        from telellm.server_check import check_server
+        from telellm.store import Store
+
+        checks = check_server(options.server, Store.open(options.store), recipe, options.model)
+    for check in checks:
         print(check)
         failed += check.state == "failed"
     return 1 if failed else 0
@@ -190,6 +196,37 @@ def export(options: argparse.Namespace) -> int:
     number = export(Store.open(options.store), options.what, options.run, options.out, all_fields=options.all_fields)
     print(f"{options.out}: {number:,} rows")
     return 0
+
+
+def ask(options: argparse.Namespace) -> int:
+    """Ask models a question."""
+    from telellm.ask import ask, find_documents
+    from telellm.named_models import resolve
+    from telellm.recipe import RecipeError
+    from telellm.store import Store
+
+    *names, question = options.words
+    if not names:
+        raise RecipeError(
+            f'telellm ask: name a model, then the question in quotes: telellm ask quickstart "{question}"'
+        )
+    store = Store.open(options.store)
+    named = [model for name in names for model in resolve(name, store)]
+    documents = find_documents(named, store, question) if options.with_documents else None
+    answers = ask(named, question, documents, options.max_tokens)
+    return 1 if any(answer.state == "failed" for answer in answers) else 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a model."""
+    from telellm.serve import serve
+    from telellm.store import Store
+
+    def say(text: str) -> None:
+        print(f"serve  {text}", file=sys.stderr, flush=True)
+
+    arguments = [word for word in options.engine if word != "--"]
+    return serve(options.model, Store.open(options.store), options.host, options.port, arguments, say, options.poll)
 
 
 def models(options: argparse.Namespace) -> int:
@@ -325,6 +362,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
     added.add_argument("--set", action="append", default=[], metavar="a.b=c", help="change a field of the recipe")
     added.add_argument("--only", choices=("store", "cluster"), default="", help="default: both")
+    added.add_argument("--server", default="", metavar="URL", help="ask a model's server a question (…/v1)")
+    added.add_argument("--model", default="", metavar="NAME", help="model of --server (default: the first it lists)")
 
     added = command("export", export, "write a run's corpus or questions as JSON Lines, with the paper's fields")
     added.add_argument("what", choices=("corpus", "questions"), help="Tele-Data or Tele-Eval")
@@ -336,6 +375,26 @@ def _parser() -> argparse.ArgumentParser:
     added = command("report", report, "build the report of a run again")
     added.add_argument("run", help="name of the run")
     added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+
+    added = command("ask", ask, "ask models a question; answers side by side")
+    added.add_argument(
+        "words",
+        nargs="+",
+        metavar='MODEL… "QUESTION"',
+        help="models (a run, a recipe, a name of the registry, a folder, hub name, package:…, s3://…, the URL of an "
+        "endpoint), and last the question",
+    )
+    added.add_argument("--with-documents", action="store_true", help="give them passages of the corpus, and show these")
+    added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+    added.add_argument("--max-tokens", type=int, default=120, metavar="N", help="longest answer (default: 120)")
+
+    added = command("serve", serve, "serve a model at an OpenAI-compatible address; follow the one in production")
+    added.add_argument("model", metavar="MODEL", help="a name of the registry, a folder, hub name, package:…, s3://…")
+    added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
+    added.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    added.add_argument("--port", type=int, default=8000, help="default: 8000")
+    added.add_argument("--poll", type=float, default=5.0, metavar="SECONDS", help="how often the pointer is read")
+    added.add_argument("engine", nargs="*", metavar="-- OPTION", help="after --: options of `transformers serve`")
 
     added = command("models", models, "show the versions of models; promote one, or roll back")
     actions = added.add_subparsers(

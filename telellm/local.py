@@ -12,6 +12,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
+from telellm.ask import suggestion
+from telellm.named_models import questions_of
 from telellm.progress import Console, Event, duration, read_event
 from telellm.recipe import Recipe
 from telellm.stage import read_notes
@@ -103,6 +105,8 @@ def show_result(store: Store, run: str) -> None:
     for file in REPORTS[reports[-1]]:
         place = f"{store.uri}/{report['output']}/{file}"
         sys.stdout.write(place.removeprefix("file://") + "\n")
+    for question in questions_of(store, report["output"])[:1]:
+        sys.stdout.write(f"ask its models: {suggestion(store.uri, run, question['statement'])}\n")
 
 
 def _run_with_kfp(pipeline: str, arguments: dict[str, Any], folder: str) -> None:

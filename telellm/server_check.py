@@ -1,0 +1,122 @@
+"""Server check: does a model's server answer a question of Tele-Eval, how fast, and how well?"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from telellm import registry
+from telellm.doctor import Check
+from telellm.evaluation.perplexity import PROMPT
+from telellm.named_models import questions_of, runs
+from telellm.recipe import Recipe
+from telellm.store import Store
+
+ANSWER_TOKENS = 48
+SHORTEST = 3
+"""A shorter answer is none (characters)."""
+
+
+def find_question(store: Store, name: str) -> dict[str, str] | None:
+    """Return a question of Tele-Eval: of the model's version in production, or of the newest run that has a report."""
+    pointer = registry.production(store, name) if name and "/" not in name else None
+    places = [f"models/{name}/{pointer.version}"] if pointer else []
+    places += [f"runs/{run}/report" for run in reversed(runs(store))]
+    for place in places:
+        for question in questions_of(store, place):
+            return question
+    return None
+
+
+def check_server(url: str, store: Store, recipe: Recipe | None = None, name: str = "") -> Iterator[Check]:
+    """Yield whether a server answers a question, how fast, how likely it finds the reference, how near its answer is.
+
+    `url` ends in /v1; `name`: the model, by default the first that the server lists. Nearness is measured with the
+    embedder of a recipe.
+    """
+    import httpx2
+
+    key = os.environ.get("OPENAI_API_KEY")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        with httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=120) as client:
+            listed = client.get("/models")
+            listed.raise_for_status()
+            names = [entry["id"] for entry in listed.json()["data"]]
+            model = name or names[0]
+            yield Check("server", "ok", f"{url} serves {', '.join(names[:5])}")
+            question = find_question(store, model)
+            if question is None:
+                yield Check(
+                    "server answer",
+                    "failed",
+                    f"{store.uri} has no question of Tele-Eval; name the --store of a finished run, or make one: "
+                    "telellm "
+                    "run RECIPE",
+                )
+                return
+            said = yield from _check_answer(client, model, question)
+            yield _check_likelihood(client, model, question)
+            if recipe is not None and said:
+                yield _check_meaning(said, question, recipe)
+    except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        yield Check("server", "failed", f"{url}: {error}; is it an OpenAI-compatible server whose URL ends in /v1?")
+
+
+def _check_answer(client: Any, model: str, question: dict[str, str]) -> Generator[Check, None, str]:
+    """Yield whether an answer came and how fast; returns it, "" where none came."""
+    began = time.monotonic()
+    first, said, tokens = 0.0, "", 0
+    asked = {"model": model, "stream": True, "max_tokens": ANSWER_TOKENS, "temperature": 0}
+    message = {"messages": [{"role": "user", "content": question["statement"]}]}
+    with client.stream("POST", "/chat/completions", json=asked | message) as answer:
+        if answer.status_code != 200:
+            answer.read()
+            yield Check("server answer", "failed", f"status {answer.status_code}: {answer.text[:200]}")
+            return ""
+        for line in answer.iter_lines():
+            if not line.startswith("data:") or line.endswith("[DONE]"):
+                continue
+            choices = json.loads(line.removeprefix("data:")).get("choices") or [{}]
+            if piece := choices[0].get("delta", {}).get("content"):
+                first = first or time.monotonic() - began
+                said, tokens = said + piece, tokens + 1
+    seconds = time.monotonic() - began
+    if len(said.strip()) < SHORTEST:
+        yield Check("server answer", "failed", f'no answer came to "{question["statement"]}" in {seconds:.1f} s')
+        return ""
+    rate = f"{tokens / seconds:.1f} pieces/s" if seconds else ""
+    short = " ".join(said.split())[:80]
+    yield Check("server answer", "ok", f'in {seconds:.1f} s, the first word after {first:.1f} s, {rate}: "{short}…"')
+    return said
+
+
+def _check_likelihood(client: Any, model: str, question: dict[str, str]) -> Check:
+    """Ask how likely the reference answer is: of the prompt's own tokens (`echo`), as vLLM gives them."""
+    prompt = PROMPT.format(statement=question["statement"])
+    asked = {"model": model, "prompt": f"{prompt} {question['answer']}", "echo": True, "logprobs": 1, "max_tokens": 1}
+    answer = client.post("/completions", json=asked | {"temperature": 0})
+    try:
+        found = answer.json()["choices"][0]["logprobs"]
+        pairs = zip(found["text_offset"], found["token_logprobs"], strict=True)
+        end = len(prompt) + 1 + len(question["answer"])
+        scores = [score for at, score in pairs if len(prompt) <= at < end and score is not None]
+        perplexity = math.exp(-sum(scores) / len(scores))
+    except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
+        return Check(
+            "server likelihood", "warning", "not given: this server tells no likelihood of a prompt (vLLM does)"
+        )
+    return Check(
+        "server likelihood", "ok", f"perplexity of the reference answer {perplexity:.1f}, {len(scores)} tokens"
+    )
+
+
+def _check_meaning(said: str, question: dict[str, str], recipe: Recipe) -> Check:
+    from telellm.evaluation.semscore import score
+
+    (cosine,) = score([said], [question["answer"]], recipe.evaluation.embedder)
+    return Check(
+        "server meaning", "ok", f"SemScore {cosine:.2f} against the reference answer ({recipe.evaluation.embedder})"
+    )
