@@ -117,7 +117,7 @@ def _what_is_asked(settings: Evaluation, questions: Output) -> Asked:
 
 def _row(question: Question) -> Row:
     """Return a question as a row in which nothing is measured yet."""
-    fields = ("id", "statement", "answer", "split", "kind")
+    fields = ("id", "statement", "answer", "split", "kind", "clause")
     return row(TELE_EVAL, **{name: getattr(question, name) for name in fields})
 
 

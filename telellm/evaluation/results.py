@@ -20,6 +20,7 @@ COLUMNS = {
     "answer": "text",
     "split": "text",
     "kind": "text",
+    "clause": "text",
     "category": "text",
     "nll": "number",
     "tokens": "integer",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SHORTEST_SHARED = 16
 """A shorter common beginning of the prompts is not worth computing ahead (tokens)."""
-BATCHES_AHEAD = 4
+BATCHES_AHEAD = 2
 """Batches whose prompts are sorted by length together, where prompts come one by one."""
 
 

@@ -1,6 +1,6 @@
 """Similar: which questions ask the same as an earlier one, by their words or by their embeddings.
 
-Both are exact: every pair that reaches the similarity is found. Memory is some 100 bytes a question by words, and two
+Both are exact: every pair that reaches the similarity is found. Memory is some 300 bytes a question by words, and two
 bytes a dimension by embeddings.
 """
 
@@ -73,40 +73,50 @@ def names(statement: str) -> set[str]:
 def same_by_words(questions: Questions, order: Iterable[int], similarity: float) -> dict[int, int]:
     """Return question → the earlier one, in that order, that it repeats: the cosine of TF-IDF reaches the similarity.
 
-    Of a question that is kept, only the rarest words are looked up: those without which its vector's length is below
-    the similarity. Source: prefix filtering, Bayardo et al., Scaling Up All Pairs Similarity Search (2007).
+    Two such questions share one of the rarest words of both: those without which a vector is shorter than the
+    similarity. Only these are looked up. Source: prefix filtering, Bayardo et al., Scaling Up All Pairs Similarity
+    Search (2007).
     """
     import numpy
 
+    if not len(questions):
+        return {}
     least = similarity - ROUNDING
-    frequencies = numpy.array(questions.frequencies, dtype=numpy.uint32)
-    index: dict[int, array[int]] = defaultdict(lambda: array("I"))
+    words = numpy.array(questions.words, dtype=numpy.int64)
+    ends = numpy.array(questions.word_ends, dtype=numpy.int64)
+    starts = numpy.concatenate([[0], ends[:-1]]).astype(numpy.int64)
+    rarity = numpy.log1p(len(questions) / numpy.maximum(numpy.array(questions.frequencies, dtype=numpy.int64), 1))
+    asked = numpy.zeros(len(rarity))
+    """The weights of the question that is compared, by word; the rest is 0."""
+    lengths = numpy.sqrt(numpy.array([(rarity[words[a:b]] ** 2).sum() for a, b in zip(starts, ends, strict=True)]))
+    index: dict[int, array[int]] = defaultdict(lambda: array("Q"))
     repeated: dict[int, int] = {}
-
-    def weigh(question: int) -> dict[int, float]:
-        words = questions.words_of(question)
-        weights = numpy.log1p(len(questions) / frequencies[words])
-        length = float(numpy.sqrt((weights**2).sum())) or 1.0
-        return dict(zip(words, (weights / length).tolist(), strict=True))
-
     for question in order:
-        weights = weigh(question)
-        candidates = {kept for word in weights for kept in index.get(word, ())}
-        best, nearest = least, -1
-        for kept in sorted(candidates):
-            other = weigh(kept)
-            cosine = sum(weight * other.get(word, 0.0) for word, weight in weights.items())
-            if cosine >= best and not questions.differ(question, kept):
-                best, nearest = cosine + ROUNDING, kept
+        own = words[starts[question] : ends[question]]
+        weights = rarity[own] / (lengths[question] or 1.0)
+        first = numpy.lexsort((own, -weights))
+        before = numpy.concatenate([[0], numpy.cumsum(weights[first] ** 2)[:-1]]) if len(own) else numpy.zeros(0)
+        rare = own[first[1 - before >= max(least, 0) ** 2]].tolist()
+        found = [numpy.frombuffer(index[word], dtype=numpy.uint64) for word in rare if word in index]
+        candidates = (
+            numpy.unique(numpy.concatenate(found)).astype(numpy.int64) if found else numpy.zeros(0, numpy.int64)
+        )
+        del found  # a view of a list keeps it from growing
+        nearest = -1
+        if len(candidates):
+            asked[own] = weights
+            sizes = ends[candidates] - starts[candidates]
+            firsts = numpy.concatenate([[0], numpy.cumsum(sizes)[:-1]])
+            theirs = words[numpy.repeat(starts[candidates] - firsts, sizes) + numpy.arange(sizes.sum())]
+            cosines = numpy.add.reduceat(asked[theirs] * rarity[theirs], firsts) / lengths[candidates]
+            asked[own] = 0
+            near = candidates[numpy.lexsort((candidates, -numpy.round(cosines, 6)))[: int((cosines >= least).sum())]]
+            nearest = next((int(kept) for kept in near if not questions.differ(question, int(kept))), -1)
         if nearest >= 0:
             repeated[question] = nearest
-            continue
-        rest = 1.0
-        for word, weight in sorted(weights.items(), key=lambda pair: (-pair[1], pair[0])):
-            if rest < max(least, 0) ** 2:
-                break
-            index[word].append(question)
-            rest -= weight**2
+        else:
+            for word in rare:
+                index[word].append(question)
     return repeated
 
 
