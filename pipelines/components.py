@@ -32,7 +32,7 @@ OPTIONAL_SECRETS = {
         "TELEQNA_PASSWORD",
         {"decontaminate", "hold_out", "pack", "evaluate", "evaluate_production", "prepare_trials", "run_trials"},
     ),
-    "telellm-webhook": ("TELELLM_WEBHOOK_URL", "TELELLM_WEBHOOK_URL", {"promote"}),
+    "telellm-webhook": ("TELELLM_WEBHOOK_URL", "TELELLM_WEBHOOK_URL", {"start_night", "promote"}),
 }
 """Secret, if there is one → its key, the variable that it becomes, and the components that get it: the key of the
 language model's server, the password of archived benchmarks, the webhook that is told what the gate decided."""

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from telellm import notify, registry
+from telellm.failures import tell_of_the_dead
 from telellm.progress import Progress
 from telellm.recipe import Recipe
 from telellm.registry import PointerMoved
@@ -59,6 +60,11 @@ def open_night(store: Store, recipe: Recipe, run: str, now: datetime, progress: 
     current = registry.production(store, recipe.name)
     manifest = store.manifest(f"models/{recipe.name}/{current.version}") if current else None
     goes_on = known is not None and known["state"] == "running"
+    if known is not None and goes_on:
+        # a second start on the same date may join a night that is well
+        cut_off = known["date"] != now.date().isoformat()
+        if trouble := tell_of_the_dead(store, recipe, run, was_cut_off=cut_off):
+            progress.say(trouble)
     if not (goes_on and pinned and manifest and manifest["run"] == run):
         pinned = {
             "date": now.date().isoformat(),

@@ -1,4 +1,4 @@
-"""Notify: tell a webhook what the gate decided."""
+"""Notify: tell a webhook what the gate decided, and that a night failed."""
 
 import json
 import os
@@ -45,6 +45,21 @@ def message(
     is_link = root.startswith(("http://", "https://"))
     lines.append(" · ".join(f"<{link}|{name}>" if is_link else f"{name}: {link}" for name, link in links.items()))
     return {"text": "\n".join(lines)}
+
+
+def failure(settings: Notify, store: str, name: str, run: str, step: str, reason: str) -> dict[str, Any]:
+    """Return what is said of a night that failed, in the format that the recipe names."""
+    text = f"the night {run} of {name} failed ({step})"
+    link = f"{settings.link.rstrip('/') or store}/runs/{run}"
+    if settings.format == "json":
+        about = {"name": name, "run": run, "step": step, "reason": reason, "links": {"run": link}}
+        return {"event": "telellm.night.failed", "text": f"{text}: {reason}", **about}
+    return {"text": "\n".join([f":x: *{_plain(text)}*", _plain(reason), f"run: {link}"])}
+
+
+def is_wanted(settings: Notify) -> bool:
+    """Say whether the environment names a webhook."""
+    return bool(os.environ.get(settings.variable, "").strip())
 
 
 def send(settings: Notify, content: Mapping[str, Any]) -> str:

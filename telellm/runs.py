@@ -16,6 +16,7 @@ from telellm.cluster.launcher import launch_stage
 from telellm.cluster.pods import PEER_LOST
 from telellm.doctor import require
 from telellm.execution import execute
+from telellm.failures import record_failure
 from telellm.lm.models import share_model
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, parse
@@ -146,7 +147,20 @@ def run_stage(
             expected_key=key,
         )
     except Exception as error:
+        if not key and not shards:  # a pod's failure is that of the step that started it
+            _tell(run, label, error, progress)
         fail(label, error, progress)
+
+
+def _tell(run: str, label: str, error: Exception, progress: Progress) -> None:
+    """Tell of a night that fails; whatever goes wrong with that does not take the place of the failure itself."""
+    try:
+        store, name, recipe = open_run(run)
+        trouble = record_failure(store, recipe, name, label, message_of(error))
+    except Exception as another:
+        trouble = f"nobody is told of this failure: {message_of(another)}"
+    if trouble:
+        progress.say(trouble)
 
 
 def index_documents(run: str, documents: str) -> str:

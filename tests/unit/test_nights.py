@@ -15,7 +15,7 @@ from telellm.nights import name_night, settle, start_night
 from telellm.recipe import Notify, Recipe, Retention, parse
 from telellm.registry import production, promote, versions
 from telellm.retention import sweep
-from telellm.runs import STAGES, find_stage
+from telellm.runs import STAGES, find_stage, run_stage, start_run
 from telellm.stage import read_notes
 from telellm.store import Store
 from tests.tiny_nights import adapt, corpus, night
@@ -270,6 +270,65 @@ def test_a_webhook_that_fails_ends_no_night(directory_store: Store, text: str, w
     webhook(500)
     assert night(text, directory_store.uri, FIRST) == "promoted"
     assert "the webhook of TELELLM_WEBHOOK_URL did not take the message" in capfd.readouterr().err
+
+
+def fail_in_a_stage(run: str) -> None:
+    """A real stage of the night fails: its input is not there."""
+    with pytest.raises(SystemExit):
+        run_stage("clean", run, documents="stages/ingest/none")
+
+
+def test_a_night_that_fails_is_told_once_with_step_and_reason(
+    directory_store: Store, text: str, webhook: Any, capfd: Any
+) -> None:
+    told = webhook()
+    run = start_night(text, directory_store.uri, now=FIRST)
+    fail_in_a_stage(run)
+    fail_in_a_stage(run)
+    [message] = told
+    assert (message["event"], message["step"]) == ("telellm.night.failed", "clean")
+    assert message["run"] == "telecom-2026-11-01" and "no finished output is there" in message["reason"]
+    assert message["reason"] in capfd.readouterr().err
+    start_night(text, directory_store.uri, now=FIRST + timedelta(days=1))
+    assert len(told) == 1, "it was told when it failed"
+    fail_in_a_stage(run)
+    assert len(told) == 2, "the night that goes on failed anew"
+
+
+def test_a_failure_that_could_not_be_told_is_told_by_the_next_night(
+    directory_store: Store, text: str, webhook: Any
+) -> None:
+    run = start_night(text, directory_store.uri, now=FIRST)
+    fail_in_a_stage(run)
+    told = webhook()
+    slack = parse(text, changes=["notify.format=slack"]).to_yaml()
+    assert night(slack, directory_store.uri, FIRST + timedelta(days=1)) == "promoted"
+    assert "the night telecom-2026-11-01 of telecom failed (clean)" in told[0]["text"]
+    assert len(told) == 2 and "is in production" in told[1]["text"]
+
+
+def test_a_night_that_was_killed_is_told_of_by_the_next(directory_store: Store, text: str, webhook: Any) -> None:
+    told = webhook()
+    corpus(start_night(text, directory_store.uri, now=FIRST))
+    start_night(text, directory_store.uri, now=FIRST + timedelta(hours=1))
+    assert not told, "a second start on the same date may join a night that is well"
+    start_night(text, directory_store.uri, now=FIRST + timedelta(days=1))
+    assert told[0]["event"] == "telellm.night.failed" and "cut off without a word" in told[0]["reason"]
+    # both ended in one second
+    assert told[0]["step"] in ("after ingest", "after decontaminate") and len(told) == 1
+
+
+def test_a_run_that_is_no_night_tells_nobody(directory_store: Store, text: str, webhook: Any) -> None:
+    told = webhook()
+    fail_in_a_stage(start_run(text, directory_store.uri, "by-hand"))
+    assert not told and not directory_store.exists("runs/by-hand/failure.json")
+
+
+def test_a_night_without_news_tells_nobody(directory_store: Store, text: str, webhook: Any) -> None:
+    night(text, directory_store.uri, FIRST)
+    told = webhook()
+    assert night(text, directory_store.uri, FIRST + timedelta(days=1)) == "nothing new"
+    assert not told
 
 
 def test_only_the_web_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
