@@ -14,7 +14,7 @@ from tests.unit.test_chart import CHART, NAMESPACE, Object, chart, one, pytestma
 __all__ = ["chart", "pytestmark", "rendered"]
 Rendered = Callable[..., tuple[Object, ...]]
 SHOWN = {
-    # /minio/v2/metrics/cluster of the chart's own; tests/cluster/test_chart.py reads them
+    # metrics of version 2, /minio/v2/metrics/cluster
     "MinIO": {
         "minio_cluster_capacity_usable_free_bytes": {"server"},
         "minio_cluster_capacity_usable_total_bytes": {"server"},
