@@ -59,6 +59,7 @@ Each is made once, at random, and kept: an upgrade looks up what the cluster hol
 | `telellm-minio-root` | rootUser, rootPassword | `minio.existingSecret` |
 | `telellm-mysql` | username, password, root-password | `pipelines.mysql.existingSecret` |
 | `telellm-lm` | api-key | `vllm.existingSecret` |
+| `telellm-serving` | api-key | `serving.existingSecret` |
 | none: it must be given | client-id, client-secret, cookie-secret | `authProxy.existingSecret` |
 
 Steps of pipelines also get what you put into these, if they are there:

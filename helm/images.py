@@ -19,7 +19,7 @@ CHART = Path(__file__).with_name("telellm")
 USED_IF = {
     "minio": ("minio.enabled",),
     "training-operator": ("trainingOperator.enabled",),
-    "vllm": ("vllm.enabled",),
+    "vllm": ("vllm.enabled|serving.enabled",),
     "auth-proxy": ("authProxy.enabled",),
     "mysql": ("pipelines.enabled", "pipelines.mysql.enabled"),
     "metadata-grpc": ("pipelines.enabled", "pipelines.metadata.enabled"),
@@ -27,7 +27,9 @@ USED_IF = {
     "workflow-controller": ("pipelines.enabled",),
     "argoexec": ("pipelines.enabled",),
 }
-"""Image → values that must be true for it to be used; Kubeflow's others: pipelines.enabled; ours: always."""
+"""Image → values that must be true for it to be used (`|`: one of them).
+
+Kubeflow's others: pipelines.enabled; ours: always."""
 
 
 def main() -> int:
@@ -57,7 +59,7 @@ def images(values: Mapping[str, Any], every: bool = False) -> Iterator[str]:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
     for name, image in values["images"].items():
         conditions = USED_IF.get(name, ("pipelines.enabled",) if name.startswith("kfp-") else ())
-        if every or all(_at(values, path) for path in conditions):
+        if every or all(any(_at(values, path) for path in one.split("|")) for one in conditions):
             repository = image["repository"]
             if registry := values["global"]["imageRegistry"]:
                 repository = f"{registry.rstrip('/')}/{re.sub(r'^[^/]*[.:][^/]*/', '', repository)}"

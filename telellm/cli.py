@@ -243,6 +243,17 @@ def models(options: argparse.Namespace) -> int:
     if options.action == "show":
         print("\n".join(describe_version(store, name, options.version)))
         return 0
+    if options.action == "fetch":
+        from telellm.production_files import fetch
+
+        print(fetch(store, name, options.to, options.wait, _say))
+        return 0
+    if options.action == "follow":
+        from telellm.cluster.api import Api
+        from telellm.cluster.serving import follow
+
+        follow(store, name, options.deployment, Api(), _say)
+        return 0
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     who = {"by": options.by or _user(), "why": options.why, "at": at}
     before = registry.production(store, name)
@@ -255,6 +266,10 @@ def models(options: argparse.Namespace) -> int:
     else:
         print(f"{name} {now.version} is in production (before: {before.version if before else 'none'})")
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _user() -> str:
@@ -398,7 +413,10 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("models", models, "show the versions of models; promote one, or roll back")
     actions = added.add_subparsers(
-        required=True, dest="action", metavar="list|show|promote|rollback", help="what to do; each has its own --help"
+        required=True,
+        dest="action",
+        metavar="list|show|promote|rollback|fetch|follow",
+        help="what to do; each has its own --help",
     )
 
     def action(name: str, help: str) -> argparse.ArgumentParser:
@@ -418,6 +436,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("version", metavar="VERSION", nargs="?", default="", help="default: the one in production")
     added = action("promote", "put a version that passed the gate into production")
     added.add_argument("version", metavar="VERSION", help="see telellm models list")
+    added = action("fetch", "put the model in production into a folder, checked by digest")
+    added.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder")
+    added.add_argument("--wait", action="store_true", help="wait until there is a version in production")
+    added = action("follow", "let a Deployment of the cluster start anew when production moves")
+    added.add_argument("--deployment", default="telellm-serving", metavar="NAME", help="default: telellm-serving")
     added = action("rollback", "put the version before back into production")
     added.add_argument("--to", default="", metavar="VERSION", help="an earlier version than the one before")
 

@@ -70,6 +70,13 @@ class Api:
         """Create an object in a collection."""
         return self._ask("POST", path, body)
 
+    def patch(self, path: str, body: Object) -> Object:
+        """Change fields of an object (JSON merge patch)."""
+        kind = "application/merge-patch+json"
+        response = self._call("PATCH", path, body, REQUEST_SECONDS, whole=True, content_type=kind)
+        answer: Object = json.loads(response.data)
+        return answer
+
     def delete(self, path: str) -> None:
         """Delete an object and what it owns; nothing happens where there is none."""
         try:
@@ -137,7 +144,15 @@ class Api:
         answer: Object = json.loads(response.data)
         return answer
 
-    def _call(self, method: str, path: str, body: Object | None, timeout: Any, whole: bool) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Object | None,
+        timeout: Any,
+        whole: bool,
+        content_type: str = "application/json",
+    ) -> Any:
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -146,7 +161,7 @@ class Api:
                 path,
                 method,
                 body=body,
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": "application/json", "Content-Type": content_type},
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _return_http_data_only=True,

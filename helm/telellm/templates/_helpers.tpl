@@ -2,7 +2,7 @@
 Every pod of the chart is made of these. `root` is always `$`.
 
 Names of components (label app.kubernetes.io/component, which the NetworkPolicies select): minio, minio-setup,
-training-operator, nightly, vllm, auth-proxy, exporter, test; of Kubeflow Pipelines: ml-pipeline, ml-pipeline-ui,
+training-operator, nightly, vllm, serving, serving-follow, auth-proxy, exporter, test; of Kubeflow Pipelines: ml-pipeline, ml-pipeline-ui,
 ml-pipeline-persistenceagent, ml-pipeline-scheduledworkflow, workflow-controller, metadata-grpc, metadata-envoy, mysql.
 */}}
 
@@ -152,7 +152,7 @@ spec:
 
 {{/* Services that are asked by their short names, which a proxy must never see: $ */}}
 {{- define "telellm.serviceNames" -}}
-ml-pipeline,metadata-grpc-service,metadata-envoy-service,telellm-minio,telellm-vllm,mysql,.{{ .Release.Namespace }}
+ml-pipeline,metadata-grpc-service,metadata-envoy-service,telellm-minio,telellm-vllm,telellm-serving,mysql,.{{ .Release.Namespace }}
 {{- end -}}
 
 {{/* The private CA: a volume `ca`, its mount, and variables for Go, Python and Node; nothing without one: $ */}}

@@ -7,6 +7,9 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 {{- if $v.minio.enabled }}
 - {from: [minio-setup, steps, jobs, test, exporter, ml-pipeline, ml-pipeline-ui], to: minio, ports: [9000]}
 {{- end }}
+{{- if and $v.minio.enabled $v.serving.enabled }}
+- {from: [serving, serving-follow], to: minio, ports: [9000]}
+{{- end }}
 {{- if $v.pipelines.enabled }}
 - {from: [nightly, test, exporter], to: ml-pipeline, ports: [8888]}
 - {from: [auth-proxy], to: ml-pipeline-ui, ports: [3000]}
@@ -26,6 +29,7 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 {{- if $v.trainingOperator.enabled }}{{- $all = append $all "training-operator" -}}{{- end -}}
 {{- if include "telellm.pipelinesApi" . }}{{- $all = append $all "nightly" -}}{{- end -}}
 {{- if $v.vllm.enabled }}{{- $all = append $all "vllm" -}}{{- end -}}
+{{- if $v.serving.enabled }}{{- $all = concat $all (list "serving" "serving-follow") -}}{{- end -}}
 {{- if $v.authProxy.enabled }}{{- $all = append $all "auth-proxy" -}}{{- end -}}
 {{- if $v.monitoring.exporter.enabled }}{{- $all = append $all "exporter" -}}{{- end -}}
 {{- join " " $all -}}
@@ -33,7 +37,7 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 
 {{/* Who asks the Kubernetes API server, and who shows figures (port): */}}
 {{- define "telellm.network.askers" -}}
-test training-operator
+test training-operator serving-follow
 {{- end -}}
 {{- define "telellm.network.figures" -}}
 {minio: 9000, training-operator: 8080, vllm: 8000, exporter: 9101}
@@ -74,7 +78,7 @@ externalCidrs. What the values name by its address may also be a Service of anot
 {{- $v := .root.Values -}}
 {{- $name := .name -}}
 {{- $named := list -}}
-{{- if and (not $v.minio.enabled) (has $name (list "steps" "jobs" "test" "exporter" "ml-pipeline" "ml-pipeline-ui")) -}}
+{{- if and (not $v.minio.enabled) (has $name (list "steps" "jobs" "test" "exporter" "ml-pipeline" "ml-pipeline-ui" "serving" "serving-follow")) -}}
 {{- $named = append $named (include "telellm.store.port" .root | int) -}}
 {{- end -}}
 {{- if and (not $v.pipelines.mysql.enabled) (has $name (list "ml-pipeline" "metadata-grpc")) -}}
