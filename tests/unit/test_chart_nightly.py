@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kubeflow import Kubeflow
+from tests.unit.test_chart import Object, chart, one, rendered
+
+__all__ = ["chart", "rendered"]
 
 SCRIPT = Path(__file__).parents[2] / "helm" / "telellm" / "files" / "nightly.py"
 WANTED = {
@@ -119,3 +123,25 @@ def test_it_is_taken_away_with_the_chart_and_never_holds_it_back(kubeflow: Kubef
         assert result.returncode == 0, result.stderr
         assert len(kubeflow.recurring) == left
     assert "delete it in Kubeflow's UI" in result.stdout
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm on the path")
+def test_an_upgrade_leaves_the_schedule_alone_unless_it_is_what_changes(
+    kubeflow: Kubeflow, tmp_path: Path, rendered: Callable[..., tuple[Object, ...]]
+) -> None:
+    def release(*changes: str) -> tuple[str, str]:
+        """Do what the job of a release does; returns the job's name and the id of the recurring run."""
+        objects = rendered("all-on", *changes)
+        wanted = json.loads(one(objects, "ConfigMap", "telellm-nightly")["data"]["wanted.json"])
+        kubeflow.versions = (*kubeflow.versions, wanted["version"])
+        result = schedule(kubeflow, tmp_path, wanted)
+        assert result.returncode == 0, result.stderr
+        (job,) = [o["metadata"]["name"] for o in objects if o["kind"] == "Job" and "nightly" in o["metadata"]["name"]]
+        (made,) = kubeflow.recurring
+        return job, made
+
+    job, first = release()
+    assert release("minio.lifecycle.runsDays=3", "monitoring.alerts=false", "global.labels.team=llm")[1] == first
+    other_job, other = release("telellm.nightly.schedule=30 3 * * *")
+    assert other != first and other_job != job, "a job of the same name would not run again"
+    assert kubeflow.most == 1
