@@ -28,7 +28,9 @@ def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
             "instruct": {"model": instruct.output},
         }.items()
     }
-    production = stages.evaluate_production(run=run, questions=questions.output).output if gated else ""
+    production = ""
+    if gated:
+        production = stages.evaluate_production(run=run, questions=questions.output, index=index).output
     scored = {role: task.output for role, task in scores.items()}
     return stages.report(run=run, **scored, production=production).outputs["Output"]
 

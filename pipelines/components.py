@@ -232,12 +232,13 @@ def evaluate(run: str, role: str, questions: str, model: str = "", index: str = 
 
 
 @component("evaluate")
-def evaluate_production(run: str, questions: str) -> str:
+def evaluate_production(run: str, questions: str, index: str = "") -> str:
     """Score the model in production on tonight's questions; before there is one, the base model."""
     from telellm.nights import production_model
     from telellm.runs import run_stage
 
-    return run_stage("evaluate", run, label="evaluate-production", questions=questions, model=production_model(run))
+    model = production_model(run)
+    return run_stage("evaluate", run, label="evaluate-production", questions=questions, model=model, index=index)
 
 
 @component("report")
