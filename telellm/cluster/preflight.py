@@ -14,7 +14,7 @@ from telellm.recipe import Cluster, Recipe, RecipeError, Shards
 DEFAULTS = Cluster()  # type: ignore[call-arg]
 OLDEST = (1, 30)
 TRAINING = {"pretrain", "instruct"}
-ASKING = {"screen", "tele-eval"}
+ASKING = {"screen", "draft", "tele-eval"}
 Trouble = Literal["", "warning", "failed"]
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "m": 1e-3, "": 1}
 
