@@ -28,7 +28,7 @@ STAGES = [
 ]
 SMALL = [
     "corpus.screen.excerpt_words=120",
-    "tele_eval.draft.passages_per_document=5",
+    "tele_eval.draft.passages_per_document=10",
     "training.pretrain.max_steps=6",
     "training.pretrain.batch_sequences=4",
     "training.pretrain.checkpoint_steps=100",
@@ -37,7 +37,7 @@ SMALL = [
     "evaluation.max_generated=4",
     "evaluation.max_answer_tokens=24",
     "evaluation.rotations=1",
-    "gate.minimum_questions=10",
+    "gate.minimum_questions=8",
     "gate.losses={semscore.mean: 2}",
 ]
 
