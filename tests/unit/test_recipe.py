@@ -42,8 +42,8 @@ def all_sections(kind=Settings):
         (
             "trainin: {}",
             'my.yaml: trainin: there is no field "trainin"\n  known fields: name, model, lm, sources, truth, corpus, '
-            "tele_eval, training, evaluation, retrieval, study, gate, nightly, notify, retention, cluster, seed\n  did you mean "
-            '"training"?',
+            "tele_eval, training, evaluation, retrieval, study, gate, nightly, notify, retention, cluster, seed\n"
+            '  did you mean "training"?',
         ),
         (
             "training: {pretrain: {method: lorra}}",
@@ -68,7 +68,7 @@ def all_sections(kind=Settings):
         (
             "evaluation: {judge: {modl: x}}",
             'my.yaml: evaluation.judge.modl: there is no field "modl"\n  known fields: model, revision, endpoint, '
-            'max_concurrency, timeout_seconds, price_in, price_out, batch_size, context_tokens, dtype\n'
+            "max_concurrency, timeout_seconds, price_in, price_out, batch_size, context_tokens, dtype\n"
             '  did you mean "model"?',
         ),
         ("training: [1]", "my.yaml: training: [1]: Input should be a valid dictionary or instance of Training"),
