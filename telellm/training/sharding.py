@@ -48,6 +48,7 @@ def load_sharded(
     fully_shard(loss, mesh=mesh, mp_policy=policy)
     buffers = {name: buffer.clone() for name, buffer in loss.named_buffers()}
     loss.to_empty(device=device)
+    model.tie_weights()
     for name, buffer in loss.named_buffers():
         buffer.copy_(buffers[name])
     for name, parameter in loss.named_parameters():
@@ -117,6 +118,7 @@ def _without_weights(
         model: PreTrainedModel = build(
             config, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False
         )
+        model.tie_weights()  # building without weights takes tied ones apart
         return model, _adapt(model, settings, lora)
 
 

@@ -120,6 +120,17 @@ def test_the_saved_model_is_the_trained_one(tiny_model: Path, tmp_path: Path) ->
     assert (done[1] / "result/model/tokenizer.json").exists()
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_weights_that_the_model_shares_are_trained_as_one(tiny_model: Path, tmp_path: Path, method: str) -> None:
+    done = job(tiny_model, tmp_path, "one", method=method)
+    trained(done)
+    facts = json.loads((done[1] / "result/facts.json").read_text())
+    whole = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert whole.get_output_embeddings().weight is whole.get_input_embeddings().weight
+    updates = facts["trained_parameters"] if method == "lora" else 0
+    assert facts["parameters"] - updates == sum(weight.numel() for weight in whole.parameters())
+
+
 def test_a_loss_that_is_no_number_ends_the_run_and_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     model.model.norm.weight.data[:] = float("nan")
