@@ -1,6 +1,7 @@
 """Plots: small SVG drawings whose colours follow the page (light, dark and print)."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def _intervals(metric: str, found: Sequence[Mapping[str, Any]]) -> "Markup":
 def axis(low: float, high: float, number: int) -> tuple[float, float, list[float]]:
     """Return round bounds around a range and the round values between them."""
     span = (high - low) or abs(high) or 1.0
-    raw = span / number
+    raw = max(span / number, sys.float_info.min)  # of less, there is no logarithm
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

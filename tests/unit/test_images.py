@@ -274,3 +274,10 @@ def test_an_image_that_writes_outside_its_volumes_fails(run_build: Any) -> None:
     code, printed = run_build("clean", confined="echo writes to /etc; exit 1")
     assert code == 1
     assert "clean: docker run ended with code 1" in printed and "writes to /etc" in printed
+
+
+def test_an_image_is_installed_from_a_list_that_the_tools_make() -> None:
+    found = re.findall(r"list ([a-z]\S*) |for stage in ([^;]+);", DOCKERFILES["tools"])
+    made = {name for one, many in found for name in (one, *many.split())}
+    for name, text in DOCKERFILES.items():
+        assert set(re.findall(r"/opt/requirements/([a-z-]+)\.txt", text)) <= made, name

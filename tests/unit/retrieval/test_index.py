@@ -14,7 +14,7 @@ from telellm.stage import Context, Output, StageFailed, stage
 from telellm.store import Store
 
 TEXTS = {
-    "a": "# Access\n\nA handset sends a preamble on PRACH.\n\n## Power\n\nIt ramps its power by 2 dB after each failure.",
+    "a": "# Access\n\nA handset sends a preamble on PRACH.\n\n## Power\n\nIt ramps its power by 2 dB after a failure.",
     "b": "# Slices\n\nAn S-NSSAI identifies a slice. TS 38.331 carries it to the UE.",
     "c": "# Paging\n\nThe network pages a handset in its tracking area.",
 }
