@@ -1,24 +1,20 @@
 """A language model at an OpenAI-compatible endpoint (vLLM in the cluster)."""
 
-import asyncio
 import math
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import openai
-from openai.types.chat import ChatCompletion
-
 from telellm.lm.client import Choice, Turns
+from telellm.lm.http import Refused, Server, Unanswered, in_order
 from telellm.recipe import LanguageModel
 from telellm.stage import StageFailed
 
-P = TypeVar("P")
 T = TypeVar("T")
+Answer = Mapping[str, Any]
 ATTEMPTS = 6
-"""Times that one answer is asked for; between them the client waits longer and longer, or as long as it is told."""
+"""Times that one answer is asked for; between them there are longer and longer waits, or as long as it is told."""
 TOP_LOGPROBS = 20
 """The most likely first tokens that are asked for: what servers give at most by default."""
 AHEAD = 4
@@ -60,7 +56,7 @@ class EndpointModel:
         """Yield the answers in order; requests stay in flight while they come. Raises as `generate` does."""
         wishes: dict[str, Any] = {"max_tokens": max_tokens} | ({"stop": list(stop)} if stop else {})
         return self._ask(
-            prompts, system, examples, wishes, lambda answer: (answer.choices[0].message.content or "").strip()
+            prompts, system, examples, wishes, lambda answer: (answer["choices"][0]["message"]["content"] or "").strip()
         )
 
     def choose(
@@ -73,14 +69,14 @@ class EndpointModel:
         wishes = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP_LOGPROBS}
         return list(self._ask(prompts, system, examples, wishes, lambda answer: self._choice(answer, options)))
 
-    def _choice(self, answer: ChatCompletion, options: Sequence[str]) -> Choice:
-        logprobs = answer.choices[0].logprobs
-        if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
+    def _choice(self, answer: Answer, options: Sequence[str]) -> Choice:
+        logprobs = (answer["choices"][0].get("logprobs") or {}).get("content")
+        if not logprobs or not logprobs[0].get("top_logprobs"):
             raise StageFailed(
                 f"{self.settings.endpoint}: no log-probabilities come from {self.name} there, and choosing needs them\n"
                 "  use a server that supports logprobs and top_logprobs (vLLM does), or leave lm.endpoint empty"
             )
-        tops = [(top.token, math.exp(top.logprob)) for top in logprobs.content[0].top_logprobs]
+        tops = [(top["token"], math.exp(top["logprob"])) for top in logprobs[0]["top_logprobs"]]
         return choice_of_first_tokens(tops, options)
 
     def _ask(
@@ -89,70 +85,60 @@ class EndpointModel:
         system: str,
         examples: Turns,
         wishes: dict[str, Any],
-        read: Callable[[ChatCompletion], T],
+        read: Callable[[Answer], T],
     ) -> Iterator[T]:
         """Yield what `read` makes of the server's answer to each prompt, in order."""
         before: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
         for asked, answered in examples:
             before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-
-        async def ask(client: openai.AsyncOpenAI, prompt: str) -> T:
-            messages: Any = [*before, {"role": "user", "content": prompt}]
-            answer = await client.chat.completions.create(model=self.name, messages=messages, temperature=0, **wishes)
-            if answer.usage:
-                self.usage["prompt_tokens"] += answer.usage.prompt_tokens
-                self.usage["completion_tokens"] += answer.usage.completion_tokens
-            return read(answer)
-
-        return self._send(ask, prompts)
+        about = {"model": self.name, "temperature": 0} | wishes
+        requests = (about | {"messages": [*before, {"role": "user", "content": prompt}]} for prompt in prompts)
+        return self._send("chat/completions", requests, read)
 
     def embed(self, texts: Iterable[Sequence[str]]) -> Iterator[list[list[float]]]:
         """Yield the embeddings of each group of texts, in order; the server's model is one that embeds."""
 
-        async def ask(client: openai.AsyncOpenAI, group: Sequence[str]) -> list[list[float]]:
-            answer = await client.embeddings.create(model=self.name, input=list(group), encoding_format="float")
-            if answer.usage:
-                self.usage["prompt_tokens"] += answer.usage.prompt_tokens
-            return [found.embedding for found in sorted(answer.data, key=lambda found: found.index)]
+        def read(answer: Answer) -> list[list[float]]:
+            return [found["embedding"] for found in sorted(answer["data"], key=lambda found: int(found["index"]))]
 
-        return self._send(ask, texts)
+        about = {"model": self.name, "encoding_format": "float"}
+        return self._send("embeddings", (about | {"input": list(group)} for group in texts), read)
 
-    def _send(self, ask: Callable[[openai.AsyncOpenAI, P], Coroutine[Any, Any, T]], items: Iterable[P]) -> Iterator[T]:
-        """Yield the server's answer about each item, in order, with `max_concurrency` requests in flight."""
+    def _send(self, path: str, requests: Iterable[dict[str, Any]], read: Callable[[Answer], T]) -> Iterator[T]:
+        """Yield what `read` makes of the answer to each request, in order; `max_concurrency` are in flight."""
+        settings = self.settings
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        server = Server(settings.endpoint, key, settings.timeout_seconds, ATTEMPTS, settings.max_concurrency)
+        ahead = AHEAD * settings.max_concurrency
         try:
-            with asyncio.Runner() as runner:
-                client = openai.AsyncOpenAI(
-                    base_url=self.settings.endpoint,
-                    api_key=os.environ.get("OPENAI_API_KEY") or "none",
-                    timeout=self.settings.timeout_seconds,
-                    max_retries=ATTEMPTS - 1,
-                )
-                room = asyncio.Semaphore(self.settings.max_concurrency)
-
-                async def in_room(item: P) -> T:
-                    async with room:
-                        return await ask(client, item)
-
+            for answer in in_order(lambda wish: server.post(path, wish), requests, settings.max_concurrency, ahead):
                 try:
-                    yield from _in_order(runner, map(in_room, items), AHEAD * self.settings.max_concurrency)
-                finally:
-                    runner.run(client.close())
-        except openai.OpenAIError as error:
+                    self.usage.update(_usage(answer))
+                    result = read(answer)
+                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                    raise StageFailed(
+                        f"{settings.endpoint}: what comes from {self.name} there is not an answer of an"
+                        f" OpenAI-compatible server: {str(answer)[:200]}\n  see that lm.endpoint is its address (…/v1)"
+                    ) from error
+                yield result
+        except (Unanswered, Refused) as error:
             self._explain(error)
+        finally:
+            server.close()
 
-    def _explain(self, error: openai.OpenAIError) -> NoReturn:
+    def _explain(self, error: Unanswered | Refused) -> NoReturn:
         """Raise the server's failure with what to do."""
         where = self.settings.endpoint
-        if isinstance(error, openai.APITimeoutError):
+        if isinstance(error, Unanswered) and error.late:
             reason = f"no answer within {self.settings.timeout_seconds:g} s, {ATTEMPTS} times"
             remedy = "raise lm.timeout_seconds or lower lm.max_concurrency"
-        elif isinstance(error, openai.APIConnectionError):
-            reason = f"the server cannot be reached: {error.__cause__ or error}"
+        elif isinstance(error, Unanswered):
+            reason = f"the server cannot be reached: {error}"
             remedy = "see that it runs and that lm.endpoint is its address (it ends in /v1)"
-        elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        elif error.status in (401, 403):
             reason, remedy = "the server refuses the key", "set OPENAI_API_KEY to the key of this server"
-        elif isinstance(error, openai.NotFoundError):
-            reason = f"the server has no model {self.name}: {error.message}"
+        elif error.status == 404:
+            reason = f"the server has no model {self.name}: {error}"
             remedy = "name a model in lm.model that the server lists under /v1/models"
         else:
             reason, remedy = str(error), "see the server's log"
@@ -178,30 +164,6 @@ def choice_of_first_tokens(tops: Sequence[tuple[str, float]], options: Sequence[
     return Choice({option: probability / total for option, probability in filled.items()}, min(mass, 1.0))
 
 
-def _in_order(runner: asyncio.Runner, requests: Iterable[Coroutine[Any, Any, T]], num_ahead: int) -> Iterator[T]:
-    """Yield the results of requests in order, with up to `num_ahead` begun; the first error ends the others."""
-    waiting: deque[asyncio.Task[T]] = deque()
-    failed: list[asyncio.Task[T]] = []
-
-    def note(task: asyncio.Task[T]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            failed.append(task)
-            waiting[0].cancel()  # it is what is waited for
-
-    async def first() -> T:
-        await asyncio.wait([waiting[0]])
-        return failed[0].result() if failed else waiting[0].result()
-
-    remaining, loop = iter(requests), runner.get_loop()
-    try:
-        while True:
-            for request in islice(remaining, num_ahead - len(waiting)):
-                waiting.append(loop.create_task(request))
-                waiting[-1].add_done_callback(note)
-            if not waiting:
-                return
-            yield runner.run(first())
-            waiting.popleft()
-    finally:
-        for task in waiting:
-            task.cancel()
+def _usage(answer: Answer) -> dict[str, int]:
+    used = answer.get("usage") or {}
+    return {name: int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens") if name in used}
