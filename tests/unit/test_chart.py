@@ -19,6 +19,7 @@ import pytest
 import yaml
 from kfp import components
 
+from pipelines import PIPELINES
 from telellm.cluster.templates import Work, pytorch_job, shards_job
 from telellm.recipe import Cluster, parse
 
@@ -205,8 +206,9 @@ def test_every_image_is_in_the_table(rendered: Callable[..., tuple[Object, ...]]
 def pipelines(objects: tuple[Object, ...]) -> dict[str, str]:
     return {
         name: text
-        for name, text in one(objects, "ConfigMap", "telellm-pipelines")["data"].items()
-        if name.endswith(".yaml")
+        for found in objects
+        if found["kind"] == "ConfigMap" and found["metadata"]["name"].startswith("telellm-pipeline-")
+        for name, text in found["data"].items()
     }
 
 
@@ -398,11 +400,14 @@ def test_pipelines_are_preloaded_under_the_charts_version(rendered: Callable[...
     config = json.loads(one(rendered("all-on"), "ConfigMap", "telellm-pipelines")["data"]["sampleconfig.json"])
     assert config["loadSamplesOnRestart"] is True
     found = {entry["name"]: entry for entry in config["pipelines"]}
-    assert set(found) == {"corpus", "tele-eval", "adapt", "nightly", "study"}
+    assert set(found) == set(PIPELINES)
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     server = one(rendered("all-on"), "Deployment", "ml-pipeline")["spec"]["template"]["spec"]
     mount = next(m for m in server["containers"][0]["volumeMounts"] if m["name"] == "preload")
     assert f"--sampleconfig={mount['mountPath']}/sampleconfig.json" in server["containers"][0]["args"]
+    (volume,) = (v["projected"]["sources"] for v in server["volumes"] if v["name"] == "preload")
+    mounted = [one(rendered("all-on"), "ConfigMap", source["configMap"]["name"])["data"] for source in volume]
+    assert {name for data in mounted for name in data} == {"sampleconfig.json", *(f"{name}.yaml" for name in found)}
     for name, entry in found.items():
         assert entry["versionName"].startswith(f"{version}-"), name
         assert entry["file"] == f"{mount['mountPath']}/{name}.yaml"
@@ -507,6 +512,7 @@ def test_the_same_switched_off(rendered: Callable[..., tuple[Object, ...]]) -> N
         ("RoleBinding", "telellm-launcher"),
         ("ConfigMap", "telellm-job-templates"),
         ("ConfigMap", "telellm-pipelines"),
+        *(("ConfigMap", f"telellm-pipeline-{name}") for name in PIPELINES),
         ("ConfigMap", "telellm-recipes"),
         ("Pod", "telellm-test"),
     }

@@ -245,8 +245,12 @@ pod's annotations so that it starts again when they change: $
 {{- end -}}
 {{- define "telellm.preload.volume" -}}
 - name: preload
-  configMap:
-    name: telellm-pipelines
+  projected:
+    sources:
+      - configMap: {name: telellm-pipelines}
+      {{- range $path, $_ := .Files.Glob "files/pipelines/*.yaml" }}
+      - configMap: {name: telellm-pipeline-{{ base $path | trimSuffix ".yaml" }}}
+      {{- end }}
 {{- end -}}
 {{- define "telellm.preload.checksum" -}}
 checksum/pipelines: {{ include (print .Template.BasePath "/telellm/pipelines.yaml") . | sha256sum }}
