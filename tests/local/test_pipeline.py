@@ -72,7 +72,7 @@ def run(
         text=True,
         env=os.environ | environment,
         cwd=ROOT,
-        timeout=500,
+        timeout=900,
     )
 
 
