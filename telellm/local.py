@@ -102,11 +102,11 @@ def show_result(store: Store, run: str) -> None:
     report = notes[reports[-1]]
     for line in report["manifest"]["summary"].get("lines", []):
         sys.stdout.write(f"{line}\n")
+    for question in questions_of(store, report["output"])[:1]:
+        sys.stdout.write(f"ask its models: {suggestion(store.uri, run, question['statement'])}\n")
     for file in REPORTS[reports[-1]]:
         place = f"{store.uri}/{report['output']}/{file}"
         sys.stdout.write(place.removeprefix("file://") + "\n")
-    for question in questions_of(store, report["output"])[:1]:
-        sys.stdout.write(f"ask its models: {suggestion(store.uri, run, question['statement'])}\n")
 
 
 def _run_with_kfp(pipeline: str, arguments: dict[str, Any], folder: str) -> None:

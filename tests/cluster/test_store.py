@@ -4,13 +4,11 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from telellm.recipe import Recipe
 from tests.cluster.cluster import Cluster, Process
-from tests.unit.test_bucket import make_certificates
 
 READER = """
 cat >/tmp/reads.json <<END
@@ -21,17 +19,6 @@ mc admin policy create here reads /tmp/reads.json
 mc admin user add here reader only-reads-here
 mc admin policy attach here reads --user reader
 """
-TLS_SERVER = """
-mkdir -p /tmp/tls && cd /tmp/tls
-cat >private.key <<END
-{certificate}
-END
-cp private.key public.crt
-nohup minio server /tmp/tls/data --address :9443 --certs-dir /tmp/tls >log 2>&1 &
-echo $! >pid
-until grep -q API log; do kill -0 "$(cat pid)" || {{ cat log; exit 1; }}; sleep 0.2; done
-"""
-"""A second server in MinIO's pod, which speaks TLS and has no bucket."""
 WRONG = [
     ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"),
     ({"AWS_ACCESS_KEY_ID": "nobody"}, "InvalidAccessKeyId", "check AWS_ACCESS_KEY_ID"),
@@ -94,47 +81,12 @@ def test_a_bucket_that_is_not_there_is_one_message(run: Callable[..., Process]) 
     assert "there is no bucket no-such-bucket; create it, or name another one" in error
 
 
-@pytest.mark.parametrize(
-    ("days", "trusted", "reason", "remedy"),
-    [
-        (30, False, "is refused: unable to get local issuer certificate", "set AWS_CA_BUNDLE to a file with the"),
-        (1, True, "is refused: certificate has expired", "renew the server's certificate"),
-        (30, True, "there is no bucket telellm", "create it"),
-    ],
-    ids=["private authority", "expired", "private authority that is trusted"],
-)
-def test_a_certificate_that_pods_refuse_is_one_message(
-    cluster: Cluster,
-    run: Callable[..., Process],
-    tmp_path: Path,
-    days: int,
-    trusted: bool,
-    reason: str,
-    remedy: str,
-) -> None:
-    address = cluster.kubectl("get", "pod", "minio-0", "-o", "jsonpath={.status.podIP}")
-    authority, certificate = make_certificates(tmp_path, days, address)
-    changes = {"AWS_ENDPOINT_URL": f"https://{address}:9443"}
-    if trusted:
-        cluster.kubectl("create", "configmap", "telellm-ca", f"--from-file=ca.crt={authority}")
-        changes["AWS_CA_BUNDLE"] = "/etc/telellm/ca/ca.crt"
-    cluster.in_minio(TLS_SERVER.format(certificate=certificate.read_text()))
-    try:
-        with secret_of_pods(cluster, changes):
-            error = one_error(run().end(1))
-    finally:
-        cluster.in_minio("kill $(cat /tmp/tls/pid); rm -r /tmp/tls")
-        cluster.kubectl("delete", "configmap", "telellm-ca", "--ignore-not-found")
-    assert "store from a pod: " in error and reason in error and remedy in error
-
-
 @contextmanager
 def secret_of_pods(cluster: Cluster, changes: dict[str, str]) -> Iterator[None]:
     """Change what pods find in the Secret of the store, while the body runs."""
-    found = json.loads(cluster.kubectl("get", "secret", "telellm-store", "-o", "json"))["data"]
-    before = dict.fromkeys(changes) | found
+    before = json.loads(cluster.kubectl("get", "secret", "telellm-store", "-o", "json"))["data"]
 
-    def put(data: dict[str, str | None]) -> None:
+    def put(data: dict[str, str]) -> None:
         cluster.kubectl("patch", "secret", "telellm-store", "--type=merge", "-p", json.dumps({"data": data}))
 
     put({name: base64.b64encode(value.encode()).decode() for name, value in changes.items()})
