@@ -29,8 +29,6 @@ def _mistakes(recipe: Recipe) -> list[str]:
         mistakes += _missing("corpus.decontaminate.benchmarks", path)
     for benchmark in recipe.evaluation.multiple_choice:
         mistakes += _missing(f"evaluation.multiple_choice: {benchmark.name}", benchmark.path)
-    for task in recipe.evaluation.tasks:
-        mistakes += _missing(f"evaluation.tasks: {task.name}", task.path)
     if not recipe.evaluation.general.text.startswith("package:"):
         mistakes += _missing("evaluation.general.text", recipe.evaluation.general.text)
     models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}

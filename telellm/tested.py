@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from telellm.benchmark_files import find_files, read_rows
 from telellm.benchmark_questions import all_files, read_texts, reader_digest
 from telellm.recipe import Recipe
 from telellm.store import sha256_file
@@ -16,17 +14,13 @@ GENERAL = "evaluation.general.text"
 
 
 def read_tested(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (source, text) pairs: questions of benchmarks and tasks, and general text.
+    """Yield (source, text) pairs: questions of benchmarks, and general text.
 
     What is scored is among them without being named under `corpus.decontaminate`.
     """
     evaluation = recipe.evaluation
     for path, variable in all_files(recipe.corpus.decontaminate.benchmarks, evaluation.multiple_choice, BENCHMARKS):
         yield from ((path.name, text) for text in read_texts(path, BENCHMARKS, variable))
-    for task in evaluation.tasks:
-        field = f"evaluation.tasks: {task.name}"
-        for path in find_files(task.path, field):
-            yield from ((task.name, "\n".join(_strings(row))) for row in read_rows(path, field))
     if general := _general_text(recipe):
         store, names = text_files(general, GENERAL)
         yield from (("general text", text) for name in names for text in read_plain_texts(store, name))
@@ -38,7 +32,6 @@ def tested_digest(recipe: Recipe) -> list[str]:
     files = [
         path for path, _ in all_files(recipe.corpus.decontaminate.benchmarks, evaluation.multiple_choice, BENCHMARKS)
     ]
-    files += [path for task in evaluation.tasks for path in find_files(task.path, f"evaluation.tasks: {task.name}")]
     digests = [*map(sha256_file, files), *text_digests(_general_text(recipe), GENERAL)]
     here = Path(__file__)
     code = [sha256_file(here.with_name(f"{name}.py")) for name in ("overlap", "tested", "text_files")]
@@ -47,12 +40,3 @@ def tested_digest(recipe: Recipe) -> list[str]:
 
 def _general_text(recipe: Recipe) -> str:
     return recipe.evaluation.general.text if "general" in recipe.evaluation.metrics else ""
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """Yield every text in a row."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)

@@ -8,7 +8,7 @@ from telellm.plan.work import Work
 from telellm.recipe import LanguageModel, Recipe, RecipeError
 
 TOKENS_PER_WORD = 1.4
-PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "judge": 150, "choice": 120, "task": 600}
+PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "judge": 150, "choice": 120}
 """Instructions and examples around what is asked about."""
 QUESTION_TOKENS = 120
 """Question, answer, kind and evidence, as a model writes them about a piece."""
@@ -73,10 +73,7 @@ def evaluating(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, pipelin
         read += answered * (PROMPT_TOKENS["judge"] + settings.max_answer_tokens)
     for benchmark in settings.multiple_choice:
         read += benchmark.max_questions * (settings.rotations or ORDERS) * PROMPT_TOKENS["choice"]
-    for task in settings.tasks:
-        read += task.max_questions * ORDERS * PROMPT_TOKENS["task"]
     sets = [(each.name, each.max_questions) for each in settings.multiple_choice]
-    sets += [(each.name, each.max_questions) for each in settings.tasks]
     if uncounted := [name for name, number in sets if not number]:
         notes.append(f"evaluation: how many questions {', '.join(uncounted)} hold is not known: they are not counted")
     seconds = num_models * asking_flops(shape, read, written) / speed.one

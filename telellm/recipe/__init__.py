@@ -8,14 +8,14 @@ to the working folder.
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
-from telellm.recipe.evaluation import Benchmark, Evaluation, General, Task
+from telellm.recipe.evaluation import Benchmark, Evaluation, General
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
@@ -59,7 +59,6 @@ __all__ = [
     "Shards",
     "Source",
     "Study",
-    "Task",
     "TeleEval",
     "Training",
     "load",
@@ -286,8 +285,8 @@ def _walk(location: Iterable[str]) -> Any:
                 current = LanguageModel
         elif current == dict[str, Source]:
             field, current = None, Source
-        elif current in (list[Benchmark], list[Task]):
-            field, current = None, get_args(current)[0]
+        elif current == list[Benchmark]:
+            field, current = None, Benchmark
         else:
             return field, None
     return field, current

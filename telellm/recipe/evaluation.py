@@ -36,20 +36,6 @@ class Benchmark(Settings):
     max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
 
 
-class Task(Settings):
-    """Section `evaluation.tasks[]`: a benchmark of general ability as lm-eval asks it; the corpus is scanned for it."""
-
-    name: Literal["mmlu", "hellaswag", "gsm8k", "arc_easy", "arc_challenge"] = Field(
-        description="Which: its prompts, examples and metric are those of lm-eval."
-    )
-    path: PathOrUri = Field(
-        description="Folder, here or in a bucket, with the data set's files as they are published (Parquet, JSON, "
-        "JSONL), whose names or folders say the split (test, validation, dev, train)."
-    )
-    few_shot: int = Field(-1, ge=-1, le=64, description="Examples before a question; -1: as many as lm-eval gives.")
-    max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
-
-
 class General(Settings):
     """Section `evaluation.general`: text that is not about telecommunications, to see what a model forgets."""
 
@@ -81,7 +67,6 @@ class Evaluation(Settings):
         ge=0,
         description="Orders of its options in which such a question is asked; 0: as many as it has options.",
     )
-    tasks: list[Task] = Field([], description="Benchmarks of general ability that each model is asked, by lm-eval.")
     general: General = General()  # type: ignore[call-arg]
     embedder: ModelName = Field(
         "sentence-transformers/all-mpnet-base-v2",
@@ -96,11 +81,11 @@ class Evaluation(Settings):
     def scores(self) -> list[str]:
         """The names of the scores that a recipe may speak of."""
         chosen = [f"multiple_choice.{benchmark.name}.accuracy" for benchmark in self.multiple_choice]
-        return [*SCORES, *chosen, *(f"tasks.{task.name}" for task in self.tasks)]
+        return [*SCORES, *chosen]
 
-    @field_validator("multiple_choice", "tasks")
+    @field_validator("multiple_choice")
     @classmethod
-    def _names_differ(cls, benchmarks: list[Benchmark] | list[Task]) -> list[Benchmark] | list[Task]:
+    def _names_differ(cls, benchmarks: list[Benchmark]) -> list[Benchmark]:
         names = [benchmark.name for benchmark in benchmarks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two benchmarks are called {', '.join(twice)}; give each a name of its own")

@@ -30,7 +30,7 @@ class Gate(Settings):
         {"semscore.mean": 0.05},
         description="Other scores, each with the greatest loss that is accepted, both against production and against "
         "the base model: small losses must not add up over nights. Any that is measured: general.perplexity, "
-        "tasks.NAME, multiple_choice.NAME.accuracy, …",
+        "multiple_choice.NAME.accuracy, …",
     )
 
 

@@ -343,13 +343,17 @@ def test_benchmarks_have_names_of_their_own_and_known_fields(tmp_path):
             "gate: {losses: {general.perplexiti: 0.5}}",
             'gate.losses: "general.perplexiti" is not a score of this recipe\n  known scores: answer_perplexity.',
         ),
-        ("gate: {metric: tasks.mmlu}", 'gate.metric: "tasks.mmlu" is not a score of this recipe\n'),
+        (
+            "gate: {metric: multiple_choice.quiz.accuracy}",
+            'gate.metric: "multiple_choice.quiz.accuracy" is not a score of this recipe\n',
+        ),
     ],
 )
 def test_the_gate_asks_only_for_scores_that_the_recipe_knows(addition, said):
     assert said in refusal(SMALL + addition)
     assert 'did you mean "general.perplexity"?' in refusal(SMALL + "gate: {losses: {general.perplexiti: 0.5}}")
-    tasks = (
-        "evaluation: {tasks: [{name: mmlu, path: mmlu}]}\ngate: {metric: tasks.mmlu, losses: {general.perplexity: 1}}"
+    quiz = (
+        "evaluation: {multiple_choice: [{name: quiz, path: quiz}]}\n"
+        "gate: {metric: multiple_choice.quiz.accuracy, losses: {general.perplexity: 1}}"
     )
-    assert parse(SMALL + tasks).gate.losses == {"general.perplexity": 1.0}
+    assert parse(SMALL + quiz).gate.losses == {"general.perplexity": 1.0}

@@ -107,21 +107,17 @@ def test_samples_lose_only_what_the_truth_names(samples: Any) -> None:
     assert whole == {name for name, known in samples.truth.items() if not known["telecom"]}  # the general text
 
 
-def test_general_text_and_the_rows_of_tasks_are_looked_for_too(
+def test_general_text_is_looked_for_too_where_it_is_measured(
     recipe_with: RecipeWith, directory_store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "general").mkdir()
     (tmp_path / "general/a.txt").write_text(prose(1))
-    (tmp_path / "hellaswag").mkdir()
-    row = {"ctx_a": "A person ties", "endings": [prose(2), prose(3)], "label": "1"}
-    (tmp_path / "hellaswag/validation.jsonl").write_text(json.dumps(row))
     recipe = recipe_with(
         f"evaluation.general.text={tmp_path / 'general'}",
-        f"evaluation.tasks=[{{name: hellaswag, path: {tmp_path / 'hellaswag'}}}]",
     )
     items = [Document.create("web", str(n), f"{prose(n, 30)}\n\n{prose(n + 10)}\n\n{prose(n + 20)}") for n in range(5)]
     output = run(decontaminate, recipe, directory_store, documents=given(items, recipe, directory_store))
-    assert output.summary()["found"] == {"general text": 1, "hellaswag": 2}
+    assert output.summary()["found"] == {"general text": 1}
     recipe = recipe_with("evaluation.metrics=[semscore]", f"evaluation.general.text={tmp_path / 'general'}")
     output = run(decontaminate, recipe, directory_store, documents=given(items, recipe, directory_store))
     assert output.summary()["found"] == {}  # what is not measured is not looked for
