@@ -224,21 +224,24 @@ def instruct(run: str, model: str) -> str:
 
 
 @component("evaluate")
-def evaluate(run: str, role: str, questions: str, model: str = "", index: str = "") -> str:
-    """Score a model on Tele-Eval; without a model, the base model; with an index, with passages at hand too."""
-    from telellm.runs import run_stage
+def evaluate(run: str, role: str, questions: str, model: str = "", held_out: str = "", index: str = "") -> str:
+    """Score a model on Tele-Eval and on unseen text; without a model, the base model; with an index, open book too."""
+    from telellm.runs import run_stage, unseen_text
 
-    return run_stage("evaluate", run, label=f"evaluate-{role}", questions=questions, model=model, index=index)
+    unseen = unseen_text(run, held_out)
+    given = {"questions": questions, "model": model, "held_out": unseen, "index": index}
+    return run_stage("evaluate", run, label=f"evaluate-{role}", **given)
 
 
 @component("evaluate")
-def evaluate_production(run: str, questions: str, index: str = "") -> str:
+def evaluate_production(run: str, questions: str, held_out: str = "", index: str = "") -> str:
     """Score the model in production on tonight's questions; before there is one, the base model."""
     from telellm.nights import production_model
-    from telellm.runs import run_stage
+    from telellm.runs import run_stage, unseen_text
 
-    model = production_model(run)
-    return run_stage("evaluate", run, label="evaluate-production", questions=questions, model=model, index=index)
+    unseen, model = unseen_text(run, held_out), production_model(run)
+    given = {"questions": questions, "model": model, "held_out": unseen, "index": index}
+    return run_stage("evaluate", run, label="evaluate-production", **given)
 
 
 @component("report")

@@ -169,6 +169,12 @@ def index_documents(run: str, documents: str) -> str:
     return run_stage("index", run, documents=documents) if recipe.retrieval.enabled else ""
 
 
+def unseen_text(run: str, held_out: str) -> str:
+    """Return the place of a run's training text, or "" where its recipe measures nothing on what was left out of it."""
+    _, _, recipe = open_run(run)
+    return held_out if "literature" in recipe.evaluation.metrics else ""
+
+
 def job_of(
     stage: str, run: str, label: str, inputs: Mapping[str, str], recipe: Recipe, progress: Progress
 ) -> Callable[[str, int], None]:

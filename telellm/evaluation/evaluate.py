@@ -6,6 +6,7 @@ from typing import Any
 
 from telellm.benchmark_questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
+from telellm.evaluation.literature import NOTHING, add_up_literature, read_unseen
 from telellm.evaluation.local import Asked, Found, measure_local
 from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
 from telellm.evaluation.open_book import measure_open_book, open_book_identity
@@ -42,9 +43,12 @@ def evaluate(
     settings: Evaluation,
     questions: Output,
     model: Output | None = None,
+    held_out: Output | None = None,
     index: Output | None = None,
 ) -> None:
     """Measure the chosen metrics of a model; without a model, of the recipe's base model.
+
+    `held_out` is the training text of the run: what was left out of it is the literature that no model has seen.
 
     Writes `scores.json` (name, role, metrics, the metrics by split, and what helps to read those of multiple choice)
     and `questions.parquet` (what was measured on each question). Every model is asked the same questions in the same
@@ -54,7 +58,7 @@ def evaluate(
     role = ROLES[str(model.manifest["stage"])] if model else "base"
     base = recipe.model
     subject = Model(name=str(model.folder("model")), revision="main") if model else base
-    asked = _what_is_asked(settings, questions)
+    asked = _what_is_asked(settings, questions, held_out)
     found = Found([_row(question) for question in asked.questions])
     measure_local(
         subject.name, subject.revision, asked, found, settings, chat=role == "instruct", progress=context.progress
@@ -95,6 +99,7 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], number: int) -> str:
         "semscore.mean": "SemScore {:.2f}",
         "llm_eval.accuracy": "judged correct {:.0%}",
         "general.perplexity": "general perplexity {:.1f}",
+        "literature.perplexity": "literature perplexity {:.1f}",
     }
     parts = [text.format(metrics[name]["value"]) for name, text in words.items() if name in metrics]
     for name, score in metrics.items():
@@ -103,15 +108,17 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], number: int) -> str:
     return ", ".join([f"{number:,} questions", *parts])
 
 
-def _what_is_asked(settings: Evaluation, questions: Output) -> Asked:
+def _what_is_asked(settings: Evaluation, questions: Output, held_out: Output | None) -> Asked:
     asked = draw(questions.records(Question), settings.max_questions, settings.seed)
     if not asked:
         raise StageFailed("evaluate: there are no questions; look at the stage tele-eval")
+    reads_unseen = "literature" in settings.metrics
     reads_general = "general" in settings.metrics and settings.general.text
     return Asked(
         questions=asked,
         benchmarks={benchmark.name: read_choices(benchmark, settings.seed) for benchmark in settings.multiple_choice},
         general=read_general(settings.general, settings.seed) if reads_general else (),
+        unseen=read_unseen(held_out, settings.literature, settings.seed) if reads_unseen and held_out else NOTHING,
     )
 
 
@@ -123,7 +130,8 @@ def _row(question: Question) -> Row:
 
 def _metrics(found: Found) -> dict[str, Score]:
     general = [row for row in found.others if row["task"] == GENERAL]
-    return add_up(found.rows) | add_up_choices(found.choices) | add_up_texts(GENERAL, general)
+    others = add_up_texts(GENERAL, general) | add_up_literature(found.others)
+    return add_up(found.rows) | add_up_choices(found.choices) | others
 
 
 def _describe_file(asked: Asked, benchmark: str, num_long: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from telellm.benchmark_questions import ChoiceQuestions
 from telellm.evaluation.answers import answer
+from telellm.evaluation.literature import NOTHING, Unseen, ask_unseen
 from telellm.evaluation.multiple_choice import Choices, ask_choices
 from telellm.evaluation.perplexity import measure_answers
 from telellm.evaluation.results import Row
@@ -24,6 +25,7 @@ class Asked:
     questions: Sequence[Question]
     benchmarks: Mapping[str, ChoiceQuestions]
     general: Sequence[Text] = ()
+    unseen: Unseen = NOTHING
 
 
 @dataclass
@@ -60,6 +62,8 @@ def measure_local(
         progress.start(len(asked.general), "general texts")
         read = measure_texts(model, tokenizer, asked.general, size, progress.advance)
         found.others += text_rows(GENERAL, asked.general, read)
+    if asked.unseen:
+        found.others += ask_unseen(model, tokenizer, asked.unseen, size, progress)
     if {"semscore", "llm_eval"} & set(settings.metrics):
         first = asked.questions[: settings.max_generated or None]
         progress.start(len(first), "answers")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
-from telellm.recipe.evaluation import Benchmark, Evaluation, General
+from telellm.recipe.evaluation import Benchmark, Evaluation, General, Literature
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
@@ -41,6 +41,7 @@ __all__ = [
     "Ingest",
     "Instruct",
     "LanguageModel",
+    "Literature",
     "Lora",
     "Model",
     "Nightly",

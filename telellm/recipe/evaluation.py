@@ -14,6 +14,14 @@ SCORES = (
     "llm_eval.accuracy",
     "general.perplexity",
     "general.bits_per_byte",
+    "literature.perplexity",
+    *(f"literature.perplexity.{category}" for category in ("arxiv", "standard", "wiki", "web")),
+    "literature.bits_per_byte",
+    "literature.terms.exact",
+    "literature.terms.edit_distance",
+    "literature.equations.exact",
+    "literature.equations.edit_distance",
+    "literature.next_sentence.accuracy",
 )
 """Scores of models that every recipe may ask for; benchmarks have others, by their names."""
 
@@ -48,12 +56,28 @@ class General(Settings):
     max_characters: int = Field(4000, ge=100, description="Characters of each that are read, from its beginning.")
 
 
+class Literature(Settings):
+    """Section `evaluation.literature`: the documents of held-out questions, which training never sees, as text."""
+
+    max_documents: int = Field(100, ge=0, description="Documents, drawn by lot and evenly over the categories; 0: all.")
+    max_characters: int = Field(
+        4000, ge=100, description="Characters of each whose perplexity is measured, from its beginning."
+    )
+    max_terms: int = Field(100, ge=0, description="Terms that are completed, over all documents; 0: none.")
+    max_equations: int = Field(100, ge=0, description="Equations whose right side is completed; 0: none.")
+    max_sentences: int = Field(100, ge=0, description="Places where the next sentence is chosen; 0: none.")
+    options: int = Field(4, ge=2, le=16, description="Sentences of which one is the next.")
+    context_characters: int = Field(
+        600, ge=100, description="Characters before what is completed or chosen that the model reads."
+    )
+
+
 class Evaluation(Settings):
     """Section `evaluation`."""
 
-    metrics: list[Literal["answer_perplexity", "semscore", "llm_eval", "general"]] = Field(
+    metrics: list[Literal["answer_perplexity", "semscore", "llm_eval", "general", "literature"]] = Field(
         ["answer_perplexity", "semscore", "llm_eval", "general"],
-        description="What is measured for each model, beside the benchmarks named below.",
+        description="What is measured for each model, beside the benchmarks named below; literature takes longest.",
     )
     max_questions: int = Field(0, ge=0, description="Questions for answer perplexity; 0: all of them.")
     max_generated: int = Field(0, ge=0, description="Questions that a model answers in words, for SemScore; 0: all.")
@@ -68,6 +92,7 @@ class Evaluation(Settings):
         description="Orders of its options in which such a question is asked; 0: as many as it has options.",
     )
     general: General = General()  # type: ignore[call-arg]
+    literature: Literature = Literature()  # type: ignore[call-arg]
     embedder: ModelName = Field(
         "sentence-transformers/all-mpnet-base-v2",
         description="Sentence embedder of SemScore: directory, hub name, package:…",

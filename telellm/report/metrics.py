@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from telellm.records import CATEGORIES
+
 Row = Mapping[str, Any]
 Part = Callable[[Row], tuple[float, float] | None]
 """A row → what it adds above and below the line; None where the metric was not measured on it."""
@@ -51,7 +53,12 @@ def _verdict(row: Row) -> tuple[float, float] | None:
     return (float(row["judge_verdict"] == "yes"), 1.0) if row["judge_verdict"] in ("yes", "no") else None
 
 
+def _of(category: str) -> Part:
+    return lambda row: _of_tokens(row) if row["category"] == category else None
+
+
 LARGEST_EXPONENT = 700
+UNSEEN = "documents that it never read"
 
 
 def _lower(title: str, predicts: str, digits: int, task: str, part: Part, exponential: bool = False) -> Metric:
@@ -88,6 +95,37 @@ METRICS = {
 OTHERS = {
     "general.perplexity": _lower("general perplexity", "general text", 2, "general", _of_tokens, exponential=True),
     "general.bits_per_byte": _lower("general text, bits a byte", "general text", 3, "general", _of_bytes),
+    "literature.perplexity": _lower("literature perplexity", UNSEEN, 2, "literature", _of_tokens, exponential=True),
+    **{
+        f"literature.perplexity.{category}": _lower(
+            f"literature perplexity, {category}", f"{UNSEEN} ({category})", 2, "literature", _of(category), True
+        )
+        for category in CATEGORIES
+    },
+    "literature.bits_per_byte": _lower("literature, bits a byte", UNSEEN, 3, "literature", _of_bytes),
+    "literature.terms.exact": _higher(
+        "terms completed", f"completes terms in {UNSEEN} exactly", "pretrained", "literature.terms", _column("correct")
+    ),
+    "literature.terms.edit_distance": _lower(
+        "edit distance of terms", f"terms in {UNSEEN}", 3, "literature.terms", _column("edit_distance")
+    ),
+    "literature.equations.exact": _higher(
+        "equations completed",
+        f"completes equations in {UNSEEN} exactly",
+        "pretrained",
+        "literature.equations",
+        _column("correct"),
+    ),
+    "literature.equations.edit_distance": _lower(
+        "edit distance of equations", f"equations in {UNSEEN}", 3, "literature.equations", _column("edit_distance")
+    ),
+    "literature.next_sentence.accuracy": _higher(
+        "next sentence",
+        f"finds the next sentence in {UNSEEN}",
+        "pretrained",
+        "literature.next_sentence",
+        _column("correct"),
+    ),
 }
 """Those of tasks that have no benchmark's name."""
 

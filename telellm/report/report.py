@@ -142,7 +142,7 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
             for model in facts["models"]
             if metric in model["metrics"]
         ]
-        if not values or metric in ("answer_perplexity.question_mean", "general.bits_per_byte"):
+        if not values or metric == "answer_perplexity.question_mean" or metric.endswith(".bits_per_byte"):
             continue
         line = f"{named.title:<18} " + " → ".join(f"{role} {shown(metric, value)}" for role, value in values)
         for found in facts["comparisons"]:
