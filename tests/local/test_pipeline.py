@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 TELELLM = Path(sys.executable).with_name("telellm")
 STAGES = [
     *("ingest", "clean", "screen", "deduplicate", "decontaminate", "draft", "distinct", "tele-eval", "hold-out"),
-    *("pack", "pretrain"),
+    *("index", "pack", "pretrain"),
     *("instruct", "evaluate-base", "evaluate-pretrained", "evaluate-instruct", "report"),
 ]
 SMALL = [
