@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from telellm.store import MANIFEST, PARALLEL_TRANSFERS, InvalidStore, Store, StoreUnavailable, inside
@@ -208,12 +208,9 @@ class BucketStore(Store):
 
     def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield keys and entity tags; `prefix` may be one object."""
-        start = len(self.prefix) + 1 if self.prefix else 0
-        folder = self._key(prefix) + "/" if self._key(prefix) else ""
 
         def work() -> list[tuple[str, str]]:
-            entries = self.client.list_objects(self.bucket, prefix=folder, recursive=True)
-            found = sorted((str(entry.object_name)[start:], str(entry.etag)) for entry in entries)
+            found = sorted((key, str(entry.etag)) for key, entry in self._entries(prefix))
             if not found and prefix and self.exists(prefix):
                 return [(prefix, str(self.client.stat_object(self.bucket, self._key(prefix)).etag))]
             return found
@@ -222,14 +219,14 @@ class BucketStore(Store):
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield keys and sizes."""
+        yield from self._ask(lambda: sorted((key, entry.size or 0) for key, entry in self._entries(prefix)))
+
+    def _entries(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Yield the keys under a folder, each with what the server says of it; not patient."""
         start = len(self.prefix) + 1 if self.prefix else 0
         folder = self._key(prefix) + "/" if self._key(prefix) else ""
-
-        def work() -> list[tuple[str, int]]:
-            entries = self.client.list_objects(self.bucket, prefix=folder, recursive=True)
-            return sorted((str(entry.object_name)[start:], entry.size or 0) for entry in entries)
-
-        yield from self._ask(work)
+        for entry in self.client.list_objects(self.bucket, prefix=folder, recursive=True):
+            yield str(entry.object_name)[start:], entry
 
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""

@@ -148,12 +148,13 @@ def doctor(options: argparse.Namespace) -> int:
         raise RecipeError("telellm doctor: --set changes a recipe: name one")
     recipe = load(options.recipe, options.set) if options.recipe else None
     failed = 0
-    checks = diagnose(recipe, options.store, options.only)
     if options.server:
         from telellm.server_check import check_server
         from telellm.store import Store
 
         checks = check_server(options.server, Store.open(options.store), recipe, options.model)
+    else:
+        checks = diagnose(recipe, options.store, options.only)
     for check in checks:
         print(check)
         failed += check.state == "failed"
@@ -223,7 +224,7 @@ def serve(options: argparse.Namespace) -> int:
     from telellm.store import Store
 
     def say(text: str) -> None:
-        print(f"serve  {text}", file=sys.stderr, flush=True)
+        _say(f"serve  {text}")
 
     arguments = [word for word in options.engine if word != "--"]
     return serve(options.model, Store.open(options.store), options.host, options.port, arguments, say, options.poll)

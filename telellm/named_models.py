@@ -13,7 +13,7 @@ import yaml
 from telellm import registry
 from telellm.lm.models import find_local
 from telellm.recipe import Recipe, RecipeError, load, parse
-from telellm.stage import read_notes
+from telellm.stage import known_runs, read_notes
 from telellm.store import Store
 
 
@@ -68,7 +68,7 @@ def resolve(text: str, store: Store) -> list[NamedModel]:
         return [NamedModel(text, name, revision or "main")]
     known = [
         f"  {what} in {store.uri}: {', '.join(names)}"
-        for what, names in (("models", registry.models(store)), ("runs", runs(store)))
+        for what, names in (("models", registry.models(store)), ("runs", known_runs(store)))
         if names
     ]
     raise RecipeError(
@@ -85,10 +85,7 @@ def resolve(text: str, store: Store) -> list[NamedModel]:
 
 def of_registry(store: Store, name: str, version: str = "") -> NamedModel:
     """Return a version of the registry, by default the one in production."""
-    pointer = registry.production(store, name)
-    if not version and pointer is None:
-        raise RecipeError(f"models: {name} has no version in production\n  {registry.known_models(store)}")
-    manifest = registry.find_version(store, name, version or (pointer.version if pointer else ""))
+    manifest = registry.find_version(store, name, version or registry.in_production(store, name).version)
     return NamedModel(
         f"{name} {manifest['version']}",
         f"{store.uri}/{manifest['model']}/model",
@@ -99,15 +96,10 @@ def of_registry(store: Store, name: str, version: str = "") -> NamedModel:
     )
 
 
-def runs(store: Store) -> list[str]:
-    """Return the names of the runs in a store."""
-    return sorted({key.split("/")[1] for key in store.list("runs") if key.endswith("/recipe.yaml")})
-
-
 def snapshots(store: Store) -> Iterator[tuple[str, str]]:
     """Yield the runs that have a snapshot, each with its place, the newest first."""
     found = []
-    for run in runs(store):
+    for run in known_runs(store):
         if note := read_notes(store, run).get("decontaminate"):
             found.append((str(note["manifest"]["finished_at"]), run, str(note["output"])))
     for _, run, place in sorted(found, reverse=True):
@@ -137,7 +129,7 @@ def recipe_of_run(store: Store, run: str) -> Recipe:
     try:
         text = store.read(f"runs/{run}/recipe.yaml").decode()
     except FileNotFoundError:
-        raise RecipeError(f"{store.uri}: there is no run {run}\n  known runs: {', '.join(runs(store))}") from None
+        raise RecipeError(f"{store.uri}: there is no run {run}\n  known runs: {', '.join(known_runs(store))}") from None
     data = yaml.safe_load(text)
     kept = {section: data[section] for section in ("name", "model", "sources", "retrieval") if section in data}
     return parse(yaml.safe_dump(kept), source=f"recipe of the run {run}")

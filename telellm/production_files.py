@@ -8,7 +8,6 @@ from pathlib import Path
 
 from telellm import registry
 from telellm.named_models import questions_of
-from telellm.recipe import RecipeError
 from telellm.stage import Output
 from telellm.store import Store, TornOutput, sha256_file
 
@@ -22,11 +21,10 @@ def fetch(store: Store, name: str, target: Path, wait: bool, say: Callable[[str]
     Beside it lie `version.json` and `question.json`, a question of the version's Tele-Eval. What is there already and
     whole stays. `wait`: until something is in production.
     """
-    while (pointer := registry.production(store, name)) is None:
-        if not wait:
-            raise RecipeError(f"models: {name} has no version in production\n  {registry.known_models(store)}")
+    while wait and registry.production(store, name) is None:
         say(f"{name} has no version in production yet; looks again in {WAIT_SECONDS:g} s")
         time.sleep(WAIT_SECONDS)
+    pointer = registry.in_production(store, name)
     manifest = registry.find_version(store, name, pointer.version)
     output = Output.find(store, manifest["model"])
     if output.content != manifest["content"]:

@@ -88,6 +88,14 @@ def production(store: Store, name: str) -> Production | None:
     return Production(name, moves, data)
 
 
+def in_production(store: Store, name: str) -> Production:
+    """Return what a model's pointer says; raises `RecipeError` where nothing was promoted yet."""
+    pointer = production(store, name)
+    if pointer is None:
+        raise RecipeError(f"models: {name} has no version in production\n  {known_models(store)}")
+    return pointer
+
+
 def models(store: Store) -> list[str]:
     """Return the names of the models that have a version or a pointer."""
     return sorted({key.split("/")[1] for key in store.list("models") if key.count("/") >= 2})
@@ -172,9 +180,7 @@ def rollback(store: Store, name: str, to: str = "", *, by: str, why: str, at: st
 
     Raises `RecipeError` where there is none, `PointerMoved` where another move came first.
     """
-    current = production(store, name)
-    if current is None:
-        raise RecipeError(f"models: {name} has no version in production\n  {known_models(store)}")
+    current = in_production(store, name)
     earlier = current.line[:-1]
     if not earlier:
         raise RecipeError(f"models: {name}: there is no version before {current.version} to go back to")

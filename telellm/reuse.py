@@ -70,8 +70,9 @@ def _pointer(stage: str, base: str) -> str:
 class Earlier:
     """An earlier version of a shard, read from its beginning to its end."""
 
-    def __init__(self, store: Store, place: str, kind: type[Document] | type[Question]) -> None:
-        manifest = store.manifest(place) or {"files": {}}
+    def __init__(
+        self, store: Store, place: str, manifest: Mapping[str, Any], kind: type[Document] | type[Question]
+    ) -> None:
         self.paths = {name: store.fetch(f"{place}/{name}", e["sha256"]) for name, e in manifest["files"].items()}
         self.kind: Any = kind
         trails = [path for name, path in sorted(self.paths.items()) if name.startswith(f"{TRAIL}/")]
@@ -112,7 +113,8 @@ class Earlier:
 def find_version(store: Store, place: str, kind: type[Document] | type[Question]) -> Earlier | None:
     """Return an earlier version of a shard, or None where it is gone or not whole."""
     try:
-        return Earlier(store, place, kind) if place and store.manifest(place) else None
+        manifest = store.manifest(place) if place else None
+        return Earlier(store, place, manifest, kind) if manifest else None
     except TornOutput:
         return None
 

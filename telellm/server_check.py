@@ -10,8 +10,9 @@ from typing import Any
 from telellm import registry
 from telellm.doctor import Check
 from telellm.evaluation.perplexity import PROMPT
-from telellm.named_models import questions_of, runs
+from telellm.named_models import questions_of
 from telellm.recipe import Recipe
+from telellm.stage import known_runs
 from telellm.store import Store
 
 ANSWER_TOKENS = 48
@@ -23,7 +24,7 @@ def find_question(store: Store, name: str) -> dict[str, str] | None:
     """Return a question of Tele-Eval: of the model's version in production, or of the newest run that has a report."""
     pointer = registry.production(store, name) if name and "/" not in name else None
     places = [f"models/{name}/{pointer.version}"] if pointer else []
-    places += [f"runs/{run}/report" for run in reversed(runs(store))]
+    places += [f"runs/{run}/report" for run in reversed(known_runs(store))]
     for place in places:
         for question in questions_of(store, place):
             return question

@@ -223,6 +223,11 @@ def stage(
     return make
 
 
+def known_runs(store: Store) -> list[str]:
+    """Return the names of the runs in a store, sorted."""
+    return sorted({key.split("/")[1] for key in store.list("runs") if key.endswith("/recipe.yaml")})
+
+
 def read_notes(store: Store, run: str) -> dict[str, dict[str, Any]]:
     """Return the label of each finished step of a run → `{"output": place, "manifest": …}`, in order of finishing."""
     notes = {Path(key).stem: store.read_json(key) for key in store.list(f"runs/{run}/stages")}

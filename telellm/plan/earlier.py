@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from telellm.recipe import Optimization, Recipe, RecipeError, parse
-from telellm.stage import digest_of, read_notes
+from telellm.stage import digest_of, known_runs, read_notes
 from telellm.store import Store
 
 MOST_RUNS = 20
@@ -69,7 +69,7 @@ def _worth(known: Earlier) -> tuple[bool, bool, bool]:
 
 def _runs(recipe: Recipe, store: Store) -> Iterator[str]:
     """Yield the names of runs: the recipe's own, its nights from the newest on, then all others."""
-    names = {key.split("/")[1] for key in store.list("runs") if key.endswith("/recipe.yaml")}
+    names = known_runs(store)
     nights = sorted((name for name in names if name.startswith(f"{recipe.name}-")), reverse=True)
     first = [recipe.name] if recipe.name in names else []
     yield from dict.fromkeys([*first, *nights, *sorted(names, reverse=True)])
