@@ -6,16 +6,18 @@ from typing import Any
 
 from telellm.benchmark_questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
+from telellm.evaluation.judge import PROMPT, add_verdicts, judge_of
 from telellm.evaluation.literature import NOTHING, add_up_literature, read_unseen
 from telellm.evaluation.local import Asked, Found, measure_local
 from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
 from telellm.evaluation.open_book import measure_open_book, open_book_identity
 from telellm.evaluation.results import TELE_EVAL, Row, row, write_results
 from telellm.evaluation.scores import Score, add_up, add_up_texts
+from telellm.evaluation.semscore import add_semscores
 from telellm.evaluation.texts import FIELD, GENERAL, read_general
-from telellm.lm import language_model_digest, open_language_model
+from telellm.lm import language_model_digest
 from telellm.lm.models import model_digest
-from telellm.recipe import Evaluation, LanguageModel, Model, Recipe
+from telellm.recipe import Evaluation, Model, Recipe
 from telellm.records import Question
 from telellm.stage import Context, Output, StageFailed, stage
 from telellm.text_files import text_digests
@@ -25,7 +27,7 @@ ROLES = {"pretrain": "pretrained", "instruct": "instruct"}
 
 
 def _identity(recipe: Recipe) -> list[str]:
-    settings, judge = recipe.evaluation, _judge(recipe)
+    settings, judge = recipe.evaluation, judge_of(recipe)
     digests = [model_digest(recipe.model.name, recipe.model.revision)]
     if "semscore" in settings.metrics:
         digests.append(model_digest(settings.embedder))
@@ -141,29 +143,17 @@ def _describe_file(asked: Asked, benchmark: str, num_long: int) -> dict[str, Any
     return {"rows": file.num_rows, "skipped": skipped | ({"too long for the model": num_long} if num_long else {})}
 
 
-def _judge(recipe: Recipe) -> LanguageModel:
-    return recipe.evaluation.judge or recipe.lm
-
-
 def _compare_meaning(context: Context, settings: Evaluation, answered: Sequence[Row]) -> None:
-    from telellm.evaluation.semscore import score
-
     context.progress.note("SemScore")
-    cosines = score([row["generated"] for row in answered], [row["answer"] for row in answered], settings.embedder)
-    for answer, cosine in zip(answered, cosines, strict=True):
-        answer["semscore"] = cosine
+    add_semscores(answered, [row["answer"] for row in answered], settings.embedder)
 
 
 def _ask_judge(context: Context, asked: Sequence[Question], answered: Sequence[Row]) -> None:
-    from telellm.evaluation.judge import PROMPT, judge
-
+    recipe = context.recipe
     context.progress.note("the judge reads")
-    model = open_language_model(_judge(context.recipe), context.recipe.model)
-    verdicts = judge(model, asked, [row["generated"] for row in answered])
-    for answer, verdict in zip(answered, verdicts, strict=True):
-        answer |= {"judge_probability": verdict.probability, "judge_verdict": verdict.word}
-    context.summary["judge"] = {"model": _judge(context.recipe).model or context.recipe.model.name, "prompt": PROMPT}
-    context.counts["unparseable verdicts"] = sum(verdict.probability is None for verdict in verdicts)
+    add_verdicts(answered, asked, recipe)
+    context.summary["judge"] = {"model": judge_of(recipe).model or recipe.model.name, "prompt": PROMPT}
+    context.counts["unparseable verdicts"] = sum(row["judge_probability"] is None for row in answered)
 
 
 def _by_split(rows: Sequence[Row]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from telellm.lm import Choice, LanguageModelClient
+from telellm.lm import Choice, LanguageModelClient, open_language_model
 from telellm.lm.prompts import load_prompt
 from telellm.lm.yes_no import NO, SMALLEST, YES, YesNoQuestion
+from telellm.recipe import LanguageModel, Recipe
 from telellm.records import Question
 
 PROMPT = "judge-1"
@@ -27,6 +29,19 @@ class Verdict:
         if self.probability is None:
             return "unparseable"
         return "yes" if self.probability >= 0.5 else "no"
+
+
+def add_verdicts(rows: Sequence[dict[str, Any]], questions: Sequence[Question], recipe: Recipe) -> None:
+    """Put into each row what the recipe's judge says of what was generated."""
+    model = open_language_model(judge_of(recipe), recipe.model)
+    verdicts = judge(model, questions, [str(row["generated"]) for row in rows])
+    for row, verdict in zip(rows, verdicts, strict=True):
+        row |= {"judge_probability": verdict.probability, "judge_verdict": verdict.word}
+
+
+def judge_of(recipe: Recipe) -> LanguageModel:
+    """Return the model that judges."""
+    return recipe.evaluation.judge or recipe.lm
 
 
 def judge(model: LanguageModelClient, questions: Sequence[Question], answers: Sequence[str]) -> list[Verdict]:

@@ -46,6 +46,11 @@ class _Path:
     """Number of the ending → its last token."""
 
 
+def longest_input(model: "PreTrainedModel", otherwise: int = 2**31) -> int:
+    """Return how many tokens a model reads at most; `otherwise` where its configuration sets no limit."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or otherwise)
+
+
 def log_likelihoods(
     model: "PreTrainedModel",
     padding: int,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from telellm.evaluation.likelihood import Continued, log_likelihoods
+from telellm.evaluation.likelihood import Continued, log_likelihoods, longest_input
 from telellm.evaluation.multiple_choice import TIE
 from telellm.evaluation.passages import Blank, Next, continuations, draw_documents, equations, spread, terms
 from telellm.evaluation.results import Row, row
 from telellm.evaluation.scores import Score, add_up_texts, mean
 from telellm.evaluation.texts import Text, cut, measure_texts, text_rows
+from telellm.lm.client import cut_before
 from telellm.progress import Progress
 from telellm.recipe import Literature
 from telellm.records import CATEGORIES, Document
@@ -124,7 +125,7 @@ def complete(
     """Return how the model goes on with each text, its likeliest token at each step, up to the first of `stop`."""
     import torch
 
-    most = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2**31) - max_tokens
+    most = longest_input(model) - max_tokens
     encoded: list[list[int]] = [tokens[-most:] for tokens in tokenizer(list(texts))["input_ids"]]
     order = sorted(range(len(texts)), key=lambda number: len(encoded[number]), reverse=True)
     found = [""] * len(texts)
@@ -149,7 +150,7 @@ def complete(
             )
         for number, tokens in zip(numbers, output[:, longest:], strict=True):
             text = str(tokenizer.decode(tokens, skip_special_tokens=True))
-            found[number] = text[: min([text.find(mark) for mark in stop if mark in text], default=None)].strip()
+            found[number] = cut_before(text, stop)
         advance(len(numbers))
     return found
 
@@ -165,7 +166,7 @@ def choose_next(
 
     Source: Zellers et al., HellaSwag (arXiv 1905.07830); a byte as in lm-eval's `acc_norm`.
     """
-    most = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
+    most = longest_input(model)
     groups = []
     for one in asked:
         before: list[int] = tokenizer(one.before)["input_ids"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from telellm.benchmark_questions import ChoiceQuestion
-from telellm.evaluation.likelihood import Continued, log_likelihoods
+from telellm.evaluation.likelihood import Continued, log_likelihoods, longest_input
 from telellm.evaluation.results import Row, row
 from telellm.evaluation.scores import Score, mean
 
@@ -103,7 +103,7 @@ def ask_choices(
     option's. `rotations`: orders of the options, 0 for as many as there are.
     """
     letters = _letters(tokenizer)
-    longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
+    longest = longest_input(model)
     orders = [orders_of(question, rotations) for question in questions]
     prompts = [prompt(question, order) for question, some in zip(questions, orders, strict=True) for order in some]
     texts = iter(tokenizer(prompts)["input_ids"] if prompts else [])

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from telellm.evaluation.answers import answer, prompt_of
+from telellm.evaluation.judge import add_verdicts
+from telellm.evaluation.likelihood import longest_input
 from telellm.evaluation.perplexity import measure_answers
 from telellm.evaluation.scores import Score, add_up, mean
+from telellm.evaluation.semscore import add_semscores
 from telellm.lm.models import load_model, load_tokenizer, model_digest
 from telellm.recipe import Evaluation, Model, Retrieval
 from telellm.records import Question
@@ -129,7 +132,7 @@ def _measure(
     found = search.search([question.statement for question in questions], settings.passages)
     passages = [[each.passage for each in one] for one in found]
     loaded, tokenizer = load_model(model.name, model.revision), load_tokenizer(model.name, model.revision)
-    room = _room(loaded, evaluation.max_answer_tokens)
+    room = longest_input(loaded) - evaluation.max_answer_tokens
     asked = [_fit(one, tokenizer, room) for one in _in_conditions(questions, passages)]
     known = {(row["id"], row["statement"]): row for row in closed}
     rows = [_row(one) for one in asked]
@@ -170,24 +173,16 @@ def _in_conditions(questions: Sequence[Question], passages: Sequence[Sequence[Pa
             yield Asked(question, GOLD, [Passage(question.id, "", "", "", question.evidence)])
 
 
-def _room(model: "PreTrainedModel", answer_tokens: int) -> int:
-    """Return how many tokens a prompt may have."""
-    longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2**20)
-    return longest - answer_tokens
-
-
 def _fit(asked: Asked, tokenizer: "PreTrainedTokenizerBase", room: int) -> Asked:
     """Leave out the last passages as long as a prompt is longer than the model reads."""
     while asked.passages:
-        text = prompt_of(tokenizer, f"{asked.question.statement} {asked.question.answer}", False, _text(asked))
+        text = prompt_of(
+            tokenizer, f"{asked.question.statement} {asked.question.answer}", False, before_question(asked.passages)
+        )
         if len(tokenizer(text)["input_ids"]) <= room:
             return asked
         asked = replace(asked, passages=asked.passages[:-1])
     return asked
-
-
-def _text(asked: Asked) -> str:
-    return before_question(asked.passages)
 
 
 def _row(asked: Asked) -> Row:
@@ -218,7 +213,7 @@ def _answer(
         max_tokens=evaluation.max_answer_tokens,
         batch_size=evaluation.batch_size,
         advance=context.progress.advance,
-        before=[_text(one) for one, _ in told],
+        before=[before_question(one.passages) for one, _ in told],
     )
     for (_, row), text in zip(told, texts, strict=True):
         row["generated"] = text
@@ -226,22 +221,11 @@ def _answer(
 
 def _judge(context: Context, evaluation: Evaluation, told: Sequence[tuple[Asked, Row]]) -> None:
     """Add SemScore and the judge's verdicts, where they are measured."""
-    from telellm.evaluation.judge import judge
-    from telellm.evaluation.semscore import score
-    from telellm.lm import open_language_model
-
-    answers = [str(row["generated"]) for _, row in told]
-    if told and "semscore" in evaluation.metrics:
-        references = [one.question.answer for one, _ in told]
-        for (_, row), cosine in zip(told, score(answers, references, evaluation.embedder), strict=True):
-            row["semscore"] = cosine
-    if told and "llm_eval" in evaluation.metrics:
-        recipe = context.recipe
-        verdicts = judge(
-            open_language_model(evaluation.judge or recipe.lm, recipe.model), [one.question for one, _ in told], answers
-        )
-        for (_, row), verdict in zip(told, verdicts, strict=True):
-            row |= {"judge_probability": verdict.probability, "judge_verdict": verdict.word}
+    rows, questions = [row for _, row in told], [one.question for one, _ in told]
+    if rows and "semscore" in evaluation.metrics:
+        add_semscores(rows, [question.answer for question in questions], evaluation.embedder)
+    if rows and "llm_eval" in evaluation.metrics:
+        add_verdicts(rows, questions, context.recipe)
 
 
 def _write(context: Context, name: str, rows: Sequence[Row], columns: Mapping[str, str]) -> None:

@@ -1,8 +1,15 @@
 """SemScore: how near a model's answer comes to the reference in meaning."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from telellm.lm.models import model_directory
+from telellm.lm.embedding import load_embedder
+
+
+def add_semscores(rows: Sequence[dict[str, Any]], references: Sequence[str], embedder: str) -> None:
+    """Put into each row the SemScore of what was generated."""
+    for row, cosine in zip(rows, score([str(row["generated"]) for row in rows], references, embedder), strict=True):
+        row["semscore"] = cosine
 
 
 def score(answers: Sequence[str], references: Sequence[str], embedder: str) -> list[float]:
@@ -11,11 +18,6 @@ def score(answers: Sequence[str], references: Sequence[str], embedder: str) -> l
     An empty answer says nothing and gets 0.
     Source: Aynetdinov and Akbik, SemScore (arXiv 2401.17072).
     """
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = SentenceTransformer(str(model_directory(embedder)), trust_remote_code=False)
-    vectors = model.encode([*answers, *references], normalize_embeddings=True, show_progress_bar=False)
+    vectors = load_embedder(embedder)([*answers, *references])
     cosines = (vectors[: len(answers)] * vectors[len(answers) :]).sum(axis=1)
     return [float(cosine) if answer.strip() else 0.0 for answer, cosine in zip(answers, cosines, strict=True)]

@@ -6,7 +6,7 @@ from hashlib import sha256
 from heapq import nsmallest
 from typing import TYPE_CHECKING
 
-from telellm.evaluation.likelihood import Continued, log_likelihoods
+from telellm.evaluation.likelihood import Continued, log_likelihoods, longest_input
 from telellm.evaluation.perplexity import Likelihood
 from telellm.evaluation.results import Row, row
 from telellm.recipe import General, RecipeError
@@ -80,8 +80,7 @@ def measure_texts(
     that a window has no context from the one before.
     """
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    most = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or LONGEST_WINDOW)
-    most = max(2, min(most, LONGEST_WINDOW)) - 1
+    most = max(2, min(longest_input(model), LONGEST_WINDOW)) - 1
     encoded: list[list[int]] = [
         tokenizer(text.content, add_special_tokens=False, verbose=False)["input_ids"] for text in texts
     ]

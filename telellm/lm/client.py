@@ -67,6 +67,11 @@ class LanguageModelClient(Protocol):
         ...
 
 
+def cut_before(text: str, stop: Sequence[str]) -> str:
+    """Return a text up to the first of `stop` that is in it, stripped."""
+    return text[: min([text.find(mark) for mark in stop if mark in text], default=None)].strip()
+
+
 @lru_cache(maxsize=1)
 def open_language_model(settings: LanguageModel, recipe_model: Model) -> LanguageModelClient:
     """Return the model that section `lm` names, or the base model; it is loaded once a process.

@@ -1,6 +1,6 @@
 """Sentence embeddings: of a model in this process, or of one at an OpenAI-compatible endpoint."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -46,19 +46,25 @@ def embedder_digest(embedder: str, endpoint: str) -> str:
     return f"{embedder}@{endpoint}" if endpoint else model_digest(embedder)
 
 
+def load_embedder(name: str) -> Callable[[Sequence[str]], "Rows"]:
+    """Return what gives the unit vectors of texts (a row a text), with the embedder in memory."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model = SentenceTransformer(str(model_directory(name)), trust_remote_code=False)
+    return lambda texts: model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+
+
 def _embed_here(groups: Iterable[Sequence[str]], embedder: str) -> Iterator["Rows"]:
     try:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
+        vectors_of = load_embedder(embedder)
     except ImportError:
         raise RecipeError(
             "tele_eval.distinct.embedder: sentence-transformers is not installed here; name a server in "
             "tele_eval.distinct.embedder_endpoint, or leave the embedder empty"
         ) from None
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = SentenceTransformer(str(model_directory(embedder)), trust_remote_code=False)
-    for group in groups:
-        yield model.encode(list(group), normalize_embeddings=True, show_progress_bar=False)
+    yield from map(vectors_of, groups)
 
 
 def _groups(texts: Iterable[str]) -> Iterator[list[str]]:

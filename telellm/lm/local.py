@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from telellm.lm.client import Choice, Turns
+from telellm.lm.client import Choice, Turns, cut_before
 from telellm.lm.models import load_model, load_tokenizer
 from telellm.recipe import LanguageModel
 
@@ -59,7 +59,7 @@ class LocalModel:
             for index, row in zip(where, output[:, tokens.shape[1] :], strict=True):
                 text = str(self.tokenizer.decode(row, skip_special_tokens=True))
                 self.usage["completion_tokens"] += int((row != self.tokenizer.pad_token_id).sum())
-                answers[index] = text[: min([text.find(mark) for mark in stop if mark in text], default=None)].strip()
+                answers[index] = cut_before(text, stop)
         return answers
 
     def generate_each(

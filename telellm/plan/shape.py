@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from telellm.lm.models import conversion_of, find_local
+from telellm.lm.without_weights import build_without_weights
 from telellm.recipe import Lora, RecipeError
 from telellm.store import Store
 
@@ -56,15 +57,10 @@ class Shape:
 def read_shape(name: str, revision: str = "main") -> Shape:
     """Return a model's sizes, counted on torch's meta device; raises `RecipeError` where its config.json is missing."""
     import torch
-    from accelerate import init_empty_weights  # type: ignore[import-untyped]
-    from transformers import AutoModelForCausalLM
 
     config = _read_config(name, revision)
-    build: Any = AutoModelForCausalLM.from_config
     try:
-        with init_empty_weights(include_buffers=False):
-            model = build(config, dtype=torch.float32, trust_remote_code=False)
-        model.tie_weights()
+        model = build_without_weights(config)
     except ValueError as error:
         raise RecipeError(f"model: {name}: {str(error).splitlines()[0]}") from error
     text = config.get_text_config()

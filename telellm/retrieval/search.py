@@ -82,17 +82,13 @@ Ranked = list[list[Found]]
 
 def _order_by_meaning(embedder: str) -> Callable[[Sequence[str], Ranked], Ranked]:
     """Return what orders the passages of questions anew, with the embedder in memory."""
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
+    from telellm.lm.embedding import load_embedder
 
-    from telellm.lm.models import model_directory
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = SentenceTransformer(str(model_directory(embedder)), trust_remote_code=False)
+    vectors_of = load_embedder(embedder)
 
     def order(questions: Sequence[str], found: Ranked) -> Ranked:
         texts = list(dict.fromkeys([*questions, *(each.passage.text for passages in found for each in passages)]))
-        vectors = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        vectors = vectors_of(texts)
         at = {text: number for number, text in enumerate(texts)}
         ordered = []
         for question, passages in zip(questions, found, strict=True):

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from telellm.lm.models import torch_dtype
+from telellm.lm.without_weights import build_without_weights
 from telellm.recipe import Lora, Optimization
 from telellm.training.loss import DocumentLoss
 
@@ -111,14 +112,9 @@ def _without_weights(
 ) -> "tuple[PreTrainedModel, PeftModel | None]":
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 
-    build: Any = AutoModelForCausalLM.from_config
     config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-    # buffers (rotary frequencies, …) are not among the weights: they are computed here
+    model: PreTrainedModel = build_without_weights(config, attn_implementation=attention)
     with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = build(
-            config, dtype=torch.float32, attn_implementation=attention, trust_remote_code=False
-        )
-        model.tie_weights()  # building without weights takes tied ones apart
         return model, _adapt(model, settings, lora)
 
 
