@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from telellm.recipe.fields import ModelName, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel
+from telellm.records import CATEGORIES
 
 SCORES = (
     "answer_perplexity.corpus",
@@ -15,7 +16,7 @@ SCORES = (
     "general.perplexity",
     "general.bits_per_byte",
     "literature.perplexity",
-    *(f"literature.perplexity.{category}" for category in ("arxiv", "standard", "wiki", "web")),
+    *(f"literature.perplexity.{category}" for category in CATEGORIES),
     "literature.bits_per_byte",
     "literature.terms.exact",
     "literature.terms.edit_distance",

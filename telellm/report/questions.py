@@ -5,14 +5,13 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from telellm.recipe import LanguageModel, Recipe
 from telellm.records import Question
+from telellm.report.page import page_template
 from telellm.stage import Output
 
-ROOM = Path(__file__).parent
 PAGE = "questions.html"
 TEMPLATE = "questions.html.jinja"
 STEPS = {
@@ -92,13 +91,8 @@ def memory_and_transfer(by_split: Sequence[Mapping[str, Any]], metrics: Containe
 
 def render_page(output: Output, recipe: Recipe, run: str) -> str:
     """Return the page of questions: up to 200, drawn by the seed, with their evidence; everything is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(ROOM), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     drawn = [asdict(question) | {"evidence": question.evidence[:LONGEST]} for question in draw(output, recipe.seed)]
-    return environment.get_template(TEMPLATE).render(
+    return page_template(TEMPLATE).render(
         run=run, questions=drawn, total=output.num_records, place=output.prefix, seed=recipe.seed
     )
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from telellm.recipe import Evaluation, Recipe
@@ -11,12 +10,12 @@ from telellm.report import gather, questions
 from telellm.report.compare import compare_models, interval_text
 from telellm.report.gate import decide
 from telellm.report.metrics import METRICS, OTHERS, about, shown, shown_difference
+from telellm.report.page import ROOM, page_template
 from telellm.report.retrieval import METRICS as RETRIEVAL_METRICS
 from telellm.report.retrieval import describe_retrieval
 from telellm.report.truth import read_truth, score_decontaminate, score_deduplicate, score_screen, truth_digest
 from telellm.stage import Context, Output, stage
 
-ROOM = Path(__file__).parent
 TEMPLATES = {"report.html": "report.html.jinja", "model-card.md": "model-card.md.jinja"}
 
 
@@ -163,20 +162,9 @@ def _measured_metrics(facts: Mapping[str, Any]) -> list[str]:
 
 def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:
     """Return a template filled in; what comes from documents or models is escaped in HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from telellm.progress import duration
     from telellm.report import plots
 
-    environment = Environment(
-        loader=FileSystemLoader(ROOM),
-        autoescape=template.endswith(".html.jinja"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "count": lambda number: f"{number:,}"}
-    return environment.get_template(template).render(
+    return page_template(template).render(
         facts,
         recipe_yaml=recipe.to_yaml(),
         metrics={metric: about(metric) for metric in _measured_metrics(facts)},

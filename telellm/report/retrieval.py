@@ -4,21 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from telellm.recipe import Evaluation
-from telellm.report.bootstrap import Measured, compare
+from telellm.report.bootstrap import compare
+from telellm.report.compare import is_better, measured
+from telellm.report.metrics import Row, about
 from telellm.stage import Output
 
 SCORES, ANSWERS = "retrieval/scores.json", "retrieval/answers.parquet"
 CLOSED, OPEN, GOLD = ("closed book", "open book", "gold passage")
 PAIRS = ((CLOSED, OPEN), (CLOSED, GOLD), (OPEN, GOLD))
-METRICS = {
-    "answer_perplexity.corpus": "answer perplexity",
-    "semscore.mean": "SemScore",
-    "llm_eval.accuracy": "judged correct",
-}
-Row = Mapping[str, Any]
+METRICS = {metric: about(metric).title for metric in ("answer_perplexity.corpus", "semscore.mean", "llm_eval.accuracy")}
+"""Metric → its title."""
 
 
 def describe_retrieval(outputs: Mapping[str, Output], settings: Evaluation) -> dict[str, Any] | None:
@@ -59,12 +55,13 @@ def _differences(role: str, rows: Sequence[Row], settings: Evaluation) -> list[d
     for metric, title in METRICS.items():
         for baseline, candidate in PAIRS:
             before, after = by_condition[baseline], by_condition[candidate]
-            keys = [key for key in before if key in after and _has(before[key], metric) and _has(after[key], metric)]
+            part = about(metric).part
+            keys = [key for key in before if key in after and part(before[key]) and part(after[key])]
             if not keys:
                 continue
             difference = compare(
-                _measured([before[key] for key in keys], metric),
-                _measured([after[key] for key in keys], metric),
+                measured([before[key] for key in keys], metric),
+                measured([after[key] for key in keys], metric),
                 settings.bootstrap_samples,
                 settings.confidence,
                 settings.seed,
@@ -73,28 +70,6 @@ def _differences(role: str, rows: Sequence[Row], settings: Evaluation) -> list[d
                 {"role": role, "metric": metric, "title": title, "baseline": baseline, "candidate": candidate}
                 | {"difference": difference.value, "low": difference.low, "high": difference.high}
                 | {"n": difference.n, "confidence": settings.confidence}
-                | {"better": _is_better(metric, difference.low, difference.high)}
+                | {"better": is_better(metric, difference)}
             )
     return found
-
-
-def _has(row: Row, metric: str) -> bool:
-    column = {"answer_perplexity.corpus": "nll", "semscore.mean": "semscore"}.get(metric)
-    return row[column] is not None if column else row["judge_verdict"] in ("yes", "no")
-
-
-def _measured(rows: Sequence[Row], metric: str) -> Measured:
-    ones = np.ones(len(rows))
-    if metric == "answer_perplexity.corpus":
-        nll, tokens = (np.array([row[name] for row in rows], dtype=float) for name in ("nll", "tokens"))
-        return Measured(nll, tokens, exponential=True)
-    if metric == "semscore.mean":
-        return Measured(np.array([row["semscore"] for row in rows], dtype=float), ones)
-    return Measured(np.array([row["judge_verdict"] == "yes" for row in rows], dtype=float), ones)
-
-
-def _is_better(metric: str, low: float | None, high: float | None) -> bool | None:
-    """Say whether the candidate is better; None where the interval includes zero."""
-    if low is None or high is None or low <= 0 <= high:
-        return None
-    return (high < 0) == metric.startswith("answer_perplexity")

@@ -3,18 +3,19 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from telellm.recipe import Evaluation, Recipe, vary
 from telellm.recipe import Study as StudySettings
+from telellm.records import CATEGORIES
 from telellm.report import gather, study_plots
 from telellm.report.metrics import shown
+from telellm.report.page import ROOM, page_template
 from telellm.report.study_arms import Arm, Measurement, clause, measure, named, num_shared, sentence, span_text
 from telellm.report.study_costs import Steps, cost_of, loss_curve, shared_with, total_cost
 from telellm.stage import Context, Output, stage
 
-TEMPLATE = Path(__file__).with_name("study.html.jinja")
+TEMPLATE = "study.html.jinja"
 ROLES = ("instruct", "pretrained", "base")
 """An arm's model is the first of these that it makes, from the recipe's `study.candidate` on."""
 FEWEST_QUESTIONS = 5
@@ -24,7 +25,7 @@ Trial = Mapping[str, Any]
 
 
 def _identity(recipe: Recipe) -> list[str]:
-    return [recipe.to_yaml(), sha256(TEMPLATE.read_bytes()).hexdigest()]
+    return [recipe.to_yaml(), sha256((ROOM / TEMPLATE).read_bytes()).hexdigest()]
 
 
 @stage(
@@ -153,20 +154,8 @@ def curves(recipe: Recipe, names: Iterable[str]) -> list[dict[str, Any]]:
 
 def render(facts: Mapping[str, Any], found: Mapping[str, Measurement], recipe: Recipe) -> str:
     """Return the page; what comes from documents or models is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from telellm.progress import duration
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "count": lambda number: f"{number:,}"}
     gain, forgetting = found.get(facts["gain"]), found.get(facts["forgetting"])
-    return environment.get_template(TEMPLATE.name).render(
+    return page_template(TEMPLATE).render(
         facts,
         found=found,
         gain_measured=gain,
@@ -250,7 +239,7 @@ def _by_category(
 ) -> dict[str, Any]:
     """Return the measurement of the gain metric on the questions of each category of documents."""
     categories = sorted({str(row["id"]).partition("_")[0] for arm in arms for rows in arm.models for row in rows})
-    known = [category for category in ("arxiv", "standard", "wiki", "web") if category in categories]
+    known = [category for category in CATEGORIES if category in categories]
     found = {
         category: measure(arms, reference, settings.gain, evaluation, split=split, category=category)
         for category in known
