@@ -1,6 +1,7 @@
 """Distinct: of questions that ask the same, anywhere in the set, one is kept; and each gets its split."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,7 @@ def distinct(context: Context, settings: Distinct, drafts: Output) -> Iterator[Q
             continue
         split = question.split or split_of(question.id, recipe.seed, recipe.tele_eval.held_out_share)
         held_out.update({question.id} if split == "held-out" else ())
-        yield Question(
-            question.statement, question.answer, question.id, question.kind, question.evidence, split, question.clause
-        )
+        yield replace(question, split=split)
     context.summary |= {"held_out_documents": len(held_out), "seed": recipe.seed}
 
 

@@ -6,7 +6,7 @@ What it writes must have one form, without quoting or escapes, so that formulas 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from telellm.lm.prompts import load_prompt
@@ -77,7 +77,7 @@ class Pieces:
                 continue
             span = find_span(item.evidence, piece.text)
             reason = "evidence is not in the document" if span is None else self._objection(question, piece)
-            yield Rejected(question, reason) if reason else _with_evidence(question, span or "")
+            yield Rejected(question, reason) if reason else replace(question, evidence=span or "")
 
     def _objection(self, question: Question, piece: Piece) -> str:
         settings = self.settings
@@ -151,9 +151,3 @@ def _plain(text: str) -> tuple[str, list[int]]:
             places.extend([at] * len(small))
     plain = "".join(letters)
     return plain.rstrip(), places
-
-
-def _with_evidence(question: Question, span: str) -> Question:
-    return Question(
-        question.statement, question.answer, question.id, question.kind, span, question.split, question.clause
-    )

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ DRAFTS = [
     Question("What is the role of the timer T310?", "It guards the link.", "arxiv_3", split=""),
     Question("What is the role of the timer T311?", "It guards the search.", "arxiv_3", split=""),
 ]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
 
 
 def keep(store: Store, drafts: list[Question], *changes: str) -> Output:

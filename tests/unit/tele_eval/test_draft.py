@@ -6,13 +6,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from telellm.recipe import Recipe, RecipeError, parse
+from telellm.recipe import RecipeError, parse
 from telellm.records import Document, Question
 from telellm.stage import Output, StageFailed
 from telellm.store import Store
@@ -21,6 +20,7 @@ from telellm.tele_eval.draft import draft
 from tests.language_model_server import Answer, LanguageModelServer, completion
 from tests.stages import given, rejects, run
 from tests.tiny_model import make_tiny_model
+from tests.unit.tele_eval.conftest import recipe
 
 FACT = (
     "The counter N{0} of the gNB counts the handovers of cell C{0} that failed because the timer T{0} expired before "
@@ -45,21 +45,9 @@ def write_item(request: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    running.answer = lambda request, number: completion(write_item(request))
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "store"))
-
-
-def recipe(server: LanguageModelServer, *changes: str) -> Recipe:
-    text = f"name: q\nmodel: {{name: owner/model}}\nlm: {{model: served, endpoint: '{server.url}'}}\n"
-    return parse(text + "sources: {one: {category: standard, path: raw}}\n", changes=changes)
+def server(server: LanguageModelServer) -> LanguageModelServer:
+    server.answer = lambda request, number: completion(write_item(request))
+    return server
 
 
 def ask(server: LanguageModelServer, store: Store, number: int, *changes: str) -> Output:

@@ -1,16 +1,16 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from telellm.recipe import Check, Recipe, RecipeError, parse
+from telellm.recipe import Check, RecipeError
 from telellm.records import Question
 from telellm.stage import Output
 from telellm.store import Store
 from telellm.tele_eval.tele_eval import doubts, tele_eval
 from tests.language_model_server import Answer, LanguageModelServer, completion
 from tests.stages import given, rejects, run
+from tests.unit.tele_eval.conftest import recipe
 
 QUESTIONS = [
     Question(
@@ -23,23 +23,6 @@ QUESTIONS = [
     for number in range(6)
 ]
 ASKED = {"self-contained": "stands in an exam", "support": "Statement:", "correct": "answer exactly this question"}
-
-
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "store"))
-
-
-def recipe(server: LanguageModelServer, *changes: str) -> Recipe:
-    text = f"name: q\nmodel: {{name: owner/model}}\nlm: {{model: served, endpoint: '{server.url}'}}\n"
-    return parse(text + "sources: {one: {category: standard, path: raw}}\n", changes=changes)
 
 
 def doubt(server: LanguageModelServer, **refused: str) -> None:
