@@ -4,7 +4,7 @@ Only the standard library is needed.
 """
 
 import json
-import os
+import sys
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -83,4 +83,4 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    Kubeflow(*os.environ["VERSIONS"].split(), address=("", 8888)).serve_forever()
+    Kubeflow(*sys.argv[1:], address=("", 8888)).serve_forever()

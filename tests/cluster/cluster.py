@@ -15,8 +15,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from telellm.progress import read_event
 from telellm.store import Store
+from telellm.training.checkpoints import complete
 from tests.conftest import end_with_parent, free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +140,41 @@ class Cluster:
         else:
             self.kubectl("wait", "--for=delete", "pod/minio-0", f"--timeout={PATIENCE_SECONDS}s")
 
+    def start_script(self, name: str, script: Path, port: int, *arguments: str, image: str, **files: str) -> None:
+        """Let a pod of an image with Python run a script of this repository, which listens at the Service's port.
+
+        Files lie beside the script, in its working folder; names may hold `__` for a dot. The pod is labelled `app`.
+        """
+        given = {script.name: script.read_text()} | {key.replace("__", "."): text for key, text in files.items()}
+        container = {
+            "name": name,
+            "image": image,
+            "command": ["python", script.name, *arguments],
+            "workingDir": "/files",
+            "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "volumeMounts": [{"name": "files", "mountPath": "/files"}],
+        }
+        spec = {
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+            "volumes": [{"name": "files", "secret": {"secretName": name}}],
+        }
+        metadata = {"name": name, "labels": {"app": name}}
+        objects: list[dict[str, Any]] = [
+            {"apiVersion": "v1", "kind": "Secret", "stringData": given},
+            {"apiVersion": "v1", "kind": "Pod", "spec": spec},
+            {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": name}, "ports": [{"port": port}]}},
+        ]
+        self.kubectl("apply", "-f", "-", given=yaml.safe_dump_all([one | {"metadata": metadata} for one in objects]))
+        self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={PATIENCE_SECONDS}s")
+
+    def stop_script(self, name: str) -> None:
+        """Delete what was made for a script."""
+        self.kubectl("delete", "pod,service,secret", "-l", f"app={name}")
+
     def telellm(self, *arguments: str | Path, **changes: str) -> Process:
         """Start telellm as the launcher's account; it ends with the tests."""
         output = self.folder / f"telellm-{time.monotonic_ns()}.log"
@@ -206,8 +244,8 @@ def supervised(command: list[str], output: Path, works: Callable[[], bool] = lam
 
 
 @contextmanager
-def forwarded_store(cluster: Cluster) -> Iterator[str]:
-    """Give an address of this machine behind which the cluster's store is, also after its pod was replaced."""
+def forwarded_store(cluster: Cluster, service: str) -> Iterator[str]:
+    """Give an address of this machine behind which a store's Service is, also after its pod was replaced."""
     (port,) = free_ports(1)
 
     def works() -> bool:  # it may go on without an end to a pod that is gone
@@ -217,7 +255,7 @@ def forwarded_store(cluster: Cluster) -> Iterator[str]:
             return connection.getresponse().status == 200
         return False
 
-    command = [*cluster.as_administrator, "port-forward", "service/minio", f"{port}:9000"]
+    command = [*cluster.as_administrator, "port-forward", f"service/{service}", f"{port}:9000"]
     with supervised(command, cluster.folder / "port-forward.log", works):
         yield f"http://127.0.0.1:{port}"
 
@@ -257,6 +295,12 @@ def note(store: Store, run: str, step: str) -> dict[str, Any]:
     found = store.read_json(f"runs/{run}/stages/{step}.json")
     assert found is not None, f"{step} of {run} is not done"
     return found
+
+
+def checkpoints(store: Store, run: str = "run") -> list[int]:
+    """Return the steps of the finished checkpoints of a run's pretraining."""
+    places = {key.rpartition("/step-")[0] for key in store.list(f"runs/{run}/checkpoints") if "/step-" in key}
+    return complete(store, places.pop()) if places else []
 
 
 def losses(store: Store, run: str, step: str) -> dict[int, float]:

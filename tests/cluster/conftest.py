@@ -1,4 +1,5 @@
-"""One namespace of a real cluster for all tests: operator, MinIO, roles, images, documents; it is gone afterwards.
+"""One namespace of a real cluster for all tests but the chart's: operator, MinIO, roles, images, documents; it is gone
+afterwards.
 
 `KUBECONFIG` is an administrator's of any cluster (kind, k3s, a real one), `TELELLM_LOAD_IMAGE` a command that takes
 names of images and brings them into it (`kind load docker-image`), empty where they are already there. Images are
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ OURS = "telellm/tests"
 CRD = "pytorchjobs.kubeflow.org"
 REGISTRY = os.environ.get("TELELLM_IMAGE_REGISTRY", "registry.local")
 TAG = os.environ.get("TELELLM_IMAGE_TAG", __version__)
+LAUNCHER = f"{REGISTRY}/telellm/launcher:{TAG}"
 IMAGES = ("launcher", "ingest", "clean", "minio", "pretrain", "instruct")
 COPIES = 5
 RECIPE = f"""
@@ -72,9 +75,14 @@ MANY = [
 """Changes to the recipe: more documents, each in a shard of its own."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The chart's tests come first: a training operator belongs to the whole cluster, and each must bring its own."""
+    items.sort(key=lambda item: item.path != ROOT / "tests" / "cluster" / "test_chart.py")
+
+
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The namespace with all that telellm needs, and what telellm finds in its environment."""
+def kubeconfig() -> Iterator[str]:
+    """An administrator's access to a cluster that no other session of these tests uses now."""
     needed = {
         "KUBECONFIG": "a file with an administrator's access to a cluster",
         "TELELLM_LOAD_IMAGE": 'a command that loads images into the cluster, or "" where they are there',
@@ -83,32 +91,44 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     missing += [f"{program} on PATH" for program in ("kubectl",) if shutil.which(program) is None]
     if missing:
         pytest.exit("make test-cluster needs\n  " + "\n  ".join(missing), returncode=2)
-    made = Cluster(NAMESPACE, os.environ["KUBECONFIG"], tmp_path_factory.mktemp("cluster"))
     # two at once would take the namespace from each other
     with alone(Path(tempfile.gettempdir()) / NAMESPACE):
-        yield from _prepared(made)
+        yield os.environ["KUBECONFIG"]
 
 
-def _prepared(made: Cluster) -> Iterator[Cluster]:
-    before = dict(os.environ)
+@pytest.fixture(scope="session")
+def cluster(kubeconfig: str, images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The namespace with all that telellm needs, and what telellm finds in its environment."""
+    made = Cluster(NAMESPACE, kubeconfig, tmp_path_factory.mktemp("cluster"))
     _remove(made)
     try:
-        _load_images()
         _fill(made)
-        with forwarded_store(made) as endpoint:
-            made.environment |= _store_environment(made, endpoint)
-            made.environment |= {"KUBECONFIG": str(_launcher_kubeconfig(made)), "OMP_NUM_THREADS": "1"}
-            os.environ.update({name: value for name, value in made.environment.items() if name != "KUBECONFIG"})
-            os.environ.pop("AWS_CA_BUNDLE", None)
+        with found_by_telellm(made, "minio"):
             made.in_minio("mc mb here/telellm here/raw")
             yield made
     finally:
-        os.environ.clear()
-        os.environ.update(before)
         _remove(made)
 
 
-def _load_images() -> None:
+@contextmanager
+def found_by_telellm(cluster: Cluster, store: str) -> Iterator[None]:
+    """Let telellm and this process find the store behind a forwarded port; telellm has the launcher's rights alone."""
+    before = dict(os.environ)
+    try:
+        with forwarded_store(cluster, store) as endpoint:
+            cluster.environment |= _store_environment(cluster, endpoint)
+            cluster.environment |= {"KUBECONFIG": str(_launcher_kubeconfig(cluster)), "OMP_NUM_THREADS": "1"}
+            os.environ.update({name: value for name, value in cluster.environment.items() if name != "KUBECONFIG"})
+            os.environ.pop("AWS_CA_BUNDLE", None)
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def images() -> None:
+    """All images are in the cluster."""
     if command := os.environ["TELELLM_LOAD_IMAGE"]:
         names = " ".join(f"{REGISTRY}/telellm/{image}:{TAG}" for image in IMAGES)
         loaded = subprocess.run(f"{command} {names}", shell=True, capture_output=True, text=True)
@@ -161,11 +181,11 @@ def _store_environment(cluster: Cluster, endpoint: str) -> dict[str, str]:
 
 
 def _launcher_kubeconfig(cluster: Cluster) -> Path:
-    """Write a kubeconfig of the account whose rights are those of k8s/rbac.yaml, no others."""
+    """Write a kubeconfig of the account `telellm-launcher`, whose rights are those of its Role, no others."""
     config = json.loads(cluster.kubectl("config", "view", "--minify", "--flatten", "-o", "json"))
     token = cluster.kubectl("create", "token", "telellm-launcher", "--duration=4h").strip()
     config["users"] = [{"name": "launcher", "user": {"token": token}}]
-    config["contexts"][0]["context"] |= {"user": "launcher", "namespace": NAMESPACE}
+    config["contexts"][0]["context"] |= {"user": "launcher", "namespace": cluster.namespace}
     path = cluster.folder / "launcher.kubeconfig"
     path.write_text(json.dumps(config))
     path.chmod(0o600)

@@ -7,8 +7,7 @@ import pytest
 
 from telellm.recipe import Recipe
 from telellm.store import Store
-from telellm.training.checkpoints import complete
-from tests.cluster.cluster import Cluster, Process, copy_output, losses, note, torn, wait_until
+from tests.cluster.cluster import Cluster, Process, checkpoints, copy_output, losses, note, torn, wait_until
 from tests.cluster.conftest import MANY
 
 NewRun = Callable[..., tuple[Store, str]]
@@ -29,12 +28,6 @@ def kill_processes(cluster: Cluster, pod: str) -> None:
 
 def kill_pod(cluster: Cluster, pod: str) -> None:
     cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
-
-
-def checkpoints(store: Store, run: str = "run") -> list[int]:
-    """Return the steps of the finished checkpoints of a run's pretraining."""
-    places = {key.rpartition("/step-")[0] for key in store.list(f"runs/{run}/checkpoints") if "/step-" in key}
-    return complete(store, places.pop()) if places else []
 
 
 def shards(store: Store) -> dict[str, str]:

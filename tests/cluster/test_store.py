@@ -2,13 +2,17 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from telellm.recipe import Recipe
-from tests.cluster.cluster import Cluster, Process
+from tests.certificates import make_certificates
+from tests.cluster.cluster import ROOT, Cluster, Process
+from tests.cluster.conftest import LAUNCHER
 
 READER = """
 cat >/tmp/reads.json <<END
@@ -81,19 +85,66 @@ def test_a_bucket_that_is_not_there_is_one_message(run: Callable[..., Process]) 
     assert "there is no bucket no-such-bucket; create it, or name another one" in error
 
 
+def test_an_authority_that_pods_do_not_know_is_one_message(
+    cluster: Cluster, run: Callable[..., Process], tmp_path: Path
+) -> None:
+    with tls_before_minio(cluster, tmp_path, days=30, known=False):
+        error = one_error(run().end(1))
+    assert "store from a pod: " in error and f"the certificate of https://tls.{cluster.namespace}:9443" in error
+    assert "issuer certificate; set AWS_CA_BUNDLE to a file with the certificate of the authority" in error
+
+
+def test_a_certificate_that_has_expired_is_one_message(
+    cluster: Cluster, run: Callable[..., Process], tmp_path: Path
+) -> None:
+    with tls_before_minio(cluster, tmp_path, days=1, known=True):
+        error = one_error(run().end(1))
+    assert "store from a pod: " in error
+    assert "certificate has expired; renew the server's certificate, or set this machine's clock" in error
+
+
+def test_pods_trust_the_authority_of_the_config_map(
+    cluster: Cluster, recipe_with: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe_with().to_yaml())
+    with tls_before_minio(cluster, tmp_path, days=30, known=True):
+        said = cluster.telellm("doctor", recipe, "--store", "s3://telellm/tls").end()
+    assert re.search("^ok +store from a pod ", said, re.MULTILINE), said
+
+
+@contextmanager
+def tls_before_minio(cluster: Cluster, folder: Path, days: int, known: bool) -> Iterator[None]:
+    """Let pods reach MinIO over TLS alone, while the body runs; they know its private authority or do not."""
+    server = f"tls.{cluster.namespace}"
+    authority, certificate = make_certificates(folder, days, server)
+    script, arguments = ROOT / "tests" / "tls_proxy.py", ("server.pem", "9443", "minio", "9000")
+    cluster.start_script("tls", script, 9443, *arguments, image=LAUNCHER, server__pem=certificate.read_text())
+    changes = {"AWS_ENDPOINT_URL": f"https://{server}:9443"}
+    if known:
+        cluster.kubectl("create", "configmap", "telellm-ca", f"--from-file=ca.crt={authority}")
+        changes["AWS_CA_BUNDLE"] = "/etc/telellm/ca/ca.crt"
+    try:
+        with secret_of_pods(cluster, changes):
+            yield
+    finally:
+        cluster.stop_script("tls")
+        cluster.kubectl("delete", "configmap", "telellm-ca", "--ignore-not-found")
+
+
 @contextmanager
 def secret_of_pods(cluster: Cluster, changes: dict[str, str]) -> Iterator[None]:
     """Change what pods find in the Secret of the store, while the body runs."""
     before = json.loads(cluster.kubectl("get", "secret", "telellm-store", "-o", "json"))["data"]
 
-    def put(data: dict[str, str]) -> None:
+    def put(data: dict[str, str | None]) -> None:
         cluster.kubectl("patch", "secret", "telellm-store", "--type=merge", "-p", json.dumps({"data": data}))
 
     put({name: base64.b64encode(value.encode()).decode() for name, value in changes.items()})
     try:
         yield
     finally:
-        put(before)
+        put(before | {name: None for name in changes if name not in before})
 
 
 def one_error(said: str) -> str:

@@ -1,23 +1,19 @@
 """What goes wrong with a bucket, and what is said then."""
 
 import hashlib
-import ipaddress
 import shutil
 import socket
-import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from telellm.store import InvalidStore, Store, StoreUnavailable
+from tests.certificates import make_certificates
+from tests.tls_proxy import listen
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something", "AWS_REGION": "us-east-1"}
 
@@ -184,11 +180,9 @@ def with_tls(s3_server, bucket_uri, monkeypatch, tmp_path):
 
     def start(days=30, name="127.0.0.1"):
         authority, certificate = make_certificates(tmp_path, days, name)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        listener = socket.create_server(("127.0.0.1", 0))
+        server = urlsplit(s3_server.endpoint)
+        listener = listen(certificate, ("127.0.0.1", 0), (server.hostname, server.port))
         listeners.append(listener)
-        threading.Thread(target=pass_on_connections, args=(listener, context, s3_server.endpoint), daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{listener.getsockname()[1]}")
         for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
             monkeypatch.delenv(variable, raising=False)
@@ -197,53 +191,6 @@ def with_tls(s3_server, bucket_uri, monkeypatch, tmp_path):
     yield start
     for listener in listeners:
         listener.close()
-
-
-def make_certificates(folder, days, name):
-    """Make an authority and a server's certificate that is valid for so many days from the day before yesterday on."""
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in ("tests authority", name)]
-    began = datetime.now(UTC) - timedelta(days=2)
-
-    def sign(number, key, until, extension):
-        builder = x509.CertificateBuilder(issuer_name=names[0], subject_name=names[number], public_key=key.public_key())
-        builder = builder.serial_number(number + 1).not_valid_before(began).not_valid_after(until)
-        signed = builder.add_extension(extension, critical=True).sign(keys[0], hashes.SHA256())
-        return signed.public_bytes(serialization.Encoding.PEM)
-
-    private = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))])
-    authority, certificate = folder / "authority.pem", folder / "server.pem"
-    authority.write_bytes(sign(0, keys[0], began + timedelta(days=30), x509.BasicConstraints(True, None)))
-    certificate.write_bytes(private + sign(1, keys[1], began + timedelta(days=days), addresses))
-    return authority, certificate
-
-
-def pass_on_connections(listener, context, endpoint):
-    """Take TLS from each connection and pass it on to a server."""
-    target = urlsplit(endpoint)
-
-    def pump(source, sink):
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            pass
-        for one in (source, sink):
-            one.close()
-
-    while True:
-        try:
-            connection = context.wrap_socket(listener.accept()[0], server_side=True)
-        except ssl.SSLError:  # the client refused the certificate
-            continue
-        except OSError:
-            return
-        server = socket.create_connection((target.hostname, target.port))
-        for ends in ((connection, server), (server, connection)):
-            threading.Thread(target=pump, args=ends, daemon=True).start()
 
 
 def test_a_private_authority_is_trusted_when_it_is_named(with_tls, bucket_uri, monkeypatch):
