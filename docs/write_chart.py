@@ -113,8 +113,19 @@ The pod of `helm test` stays, with its log (`helm test --logs`), until the next 
 
 `make images-list` prints every image to mirror, also those that only a running pipeline asks for (with
 `VALUES=my-values.yaml` only those in use). `make bundle` writes images, chart, compiled pipelines, lock and checksums
-into one archive; in it, `load.sh REGISTRY/FOLDER` checks every file and pushes the images. Then install with
-`global.imageRegistry=REGISTRY/FOLDER`.
+into one archive. On the other side nothing is needed but Python 3.9:
+
+```console
+$ tar -xf telellm-bundle.tar && cd telellm-bundle
+$ REGISTRY_USER=me REGISTRY_PASSWORD=… ./load.sh registry.example.org/mirror
+$ helm install telellm telellm-0.1.0.tgz -n telellm --create-namespace -f images.yaml \
+    --set global.imageRegistry=registry.example.org/mirror -f my-values.yaml
+```
+
+`load.sh` checks every file before it sends the first, sends what the registry has not, and goes on where it was cut off.
+Without the two variables it takes what `docker login` or `podman login` wrote down (not their credential helpers); a
+private authority is `SSL_CERT_FILE=ca.pem`, a registry without TLS `http://…`. The images keep their digests, and
+`images.yaml` pins them. They are an OCI layout (`images/`), which skopeo and crane read as well.
 
 # Values
 

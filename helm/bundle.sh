@@ -4,7 +4,7 @@
 #
 #   helm/bundle.sh CHART.tgz COMPILED TARGET.tar [IMAGE...]
 #
-# Without images: all of `helm/images.py`. Docker must have them or be able to pull them; ours come from `make images`.
+# Without images: all of `helm/images.py`. images/ is an OCI layout, images.yaml are values that pin it. Docker must have them or be able to pull them; ours come from `make images`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 (($# >= 3)) || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -25,7 +25,7 @@ if ((${#missing[@]})); then
   exit 1
 fi
 
-# by tag: what is saved and loaded again has another digest, and the checksums below guard what is in here
+# by tag: an archive of Docker's knows no digests of registries, and images.yaml has those of what is in here
 for image in "${images[@]}"; do
   [[ $image != *@* ]] || "$docker" tag "$image" "${image%@*}"
 done
@@ -35,11 +35,11 @@ name=$(basename "$target" .tar)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/$name/pipelines" "$(dirname "$target")"
-cp "$chart" helm/load.sh requirements.lock "$work/$name/"
+cp "$chart" helm/load.sh helm/load.py requirements.lock "$work/$name/"
 cp "$compiled"/*.yaml "$work/$name/pipelines/"
-printf '%s\n' "${images[@]}" >"$work/$name/images.txt"
-# one archive for all: what images share is in it once
-"$docker" save -o "$work/$name/images.tar" "${images[@]}"
+# all at once: what images share is in it once
+"$docker" save "${images[@]}" | "$python" helm/layout.py "$work/$name/images" "${images[@]}" >"$work/$name/images.txt"
+"$python" helm/images.py --pins "$work/$name/images.txt" >"$work/$name/images.yaml"
 (cd "$work/$name" && find . -type f ! -name SHA256SUMS -printf '%P\n' | sort | xargs -d '\n' sha256sum >SHA256SUMS)
 tar -C "$work" -cf "$target.part" "$name"
 mv "$target.part" "$target"

@@ -1,6 +1,6 @@
 """Print every image that a site must mirror, as the chart names it, from the chart's table.
 
-    python helm/images.py [-f VALUES]... [--registry REGISTRY]
+    python helm/images.py [-f VALUES]... [--registry REGISTRY | --pins FILE]
 
 Also those that no manifest names because they only appear when a pipeline runs: Kubeflow's driver and launcher, Argo's
 executor, the stages. With values files, only what they leave switched on.
@@ -37,8 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Print every image that a site must mirror.")
     parser.add_argument("-f", "--values", type=Path, action="append", default=[], help="values, as helm's -f")
     parser.add_argument("--registry", default=None, help="in place of global.imageRegistry")
+    parser.add_argument("--pins", type=Path, help="print values with the digests of a file of lines NAME:TAG@DIGEST")
     options = parser.parse_args()
     values = load(options.values)
+    if options.pins:
+        lines = options.pins.read_text(encoding="utf-8").splitlines()
+        sys.stdout.write(yaml.safe_dump({"images": pins(values, lines)}))
+        return 0
     if options.registry is not None:
         values["global"]["imageRegistry"] = options.registry
     for image in images(values, every=not options.values):
@@ -65,6 +70,14 @@ def images(values: Mapping[str, Any], every: bool = False) -> Iterator[str]:
                 repository = f"{registry.rstrip('/')}/{re.sub(r'^[^/]*[.:][^/]*/', '', repository)}"
             digest = f"@{image['digest']}" if image.get("digest") else ""
             yield f"{repository}:{image.get('tag') or version}{digest}"
+
+
+def pins(values: Mapping[str, Any], lines: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the digest of each image of the table that is in lines NAME:TAG@DIGEST."""
+    digests = dict(line.split("@", 1) for line in lines)
+    named = {name: next(images({**values, "images": {name: image}}, every=True)).partition("@")[0]
+             for name, image in values["images"].items()}  # fmt: skip
+    return {name: {"digest": digests[reference]} for name, reference in named.items() if reference in digests}
 
 
 def _at(values: Any, path: str) -> Any:
