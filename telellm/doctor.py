@@ -92,7 +92,8 @@ def check_cluster(recipe: Recipe | None, store: str) -> Iterator[Check]:
             trouble, said = check(api, settings)
             yield Check(name, trouble or "ok", said)
         if store.startswith("s3://") and not in_cluster():
-            yield Check("store from a pod", "ok", preflight.check_store_from_a_pod(api, settings, store))
+            trouble, said = preflight.check_store_from_a_pod(api, settings, store)
+            yield Check("store from a pod", trouble or "ok", said)
     except (ClusterError, RecipeError) as error:
         yield Check("cluster", "failed", str(error))
     except StageFailed as error:

@@ -32,6 +32,10 @@ OPERATOR_SECONDS = 30
 MANAGED = "app.kubernetes.io/managed-by=telellm"
 
 
+class NeverRan(StageFailed):
+    """The pods of a job did not all run before the deadline of the queue."""
+
+
 class Cancelled(SystemExit):
     """The step was told to end; 128 + SIGTERM."""
 
@@ -221,10 +225,8 @@ class _Follower:
             reason = self._waiting_reason(state)
             self.progress.note(f"waits {duration(queued)}: {reason}")
             if queued > settings.queue_seconds:
-                raise self._failure(
-                    f"not all of its pods ran within {duration(settings.queue_seconds)} (cluster.queue_seconds): "
-                    f"{reason}"
-                )
+                limit = f"{duration(settings.queue_seconds)} (cluster.queue_seconds)"
+                raise NeverRan(str(self._failure(f"not all of its pods ran within {limit}: {reason}")))
         if worked > settings.run_seconds:
             raise self._failure(f"it ran longer than {duration(settings.run_seconds)} (cluster.run_seconds)")
         if isinstance(self.job, ShardsJob):

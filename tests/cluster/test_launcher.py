@@ -21,7 +21,7 @@ from telellm.progress import Progress
 from telellm.recipe import Cluster as Settings
 from telellm.recipe import Recipe
 from telellm.store import Store
-from tests.cluster.cluster import Cluster, copy_output, remembered_jobs, wait_until
+from tests.cluster.cluster import Cluster, copy_output, losses, remembered_jobs, wait_until
 from tests.cluster.conftest import MANY
 
 NewRun = Callable[..., tuple[Store, str]]
@@ -83,6 +83,26 @@ def test_a_pod_without_enough_memory_is_said_to_be_one(cluster: Cluster, new_run
     said = cluster.telellm("stage", "ingest", "--run", run).end(1)
     assert "ended with code 137 (OOMKilled)" in said
     assert cluster.is_empty()
+
+
+def test_a_job_that_is_suspended_waits_in_the_queue_and_not_in_the_run(
+    cluster: Cluster, new_run: NewRun, packed: tuple[Store, str]
+) -> None:
+    store, run = new_run("cluster.queue=nights", "cluster.run_seconds=25", "training.pretrain.max_steps=10")
+    process = cluster.stage("pretrain", run, packed=copy_output(*packed, store))
+    (job,) = process.until("the job is there", lambda: cluster.get("pytorchjobs"))
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nights"
+
+    def suspend(value: bool) -> None:  # as Kueue does
+        patch = json.dumps({"spec": {"runPolicy": {"suspend": value}}})
+        cluster.kubectl("patch", "pytorchjob", job["metadata"]["name"], "--type=merge", "-p", patch)
+
+    suspend(True)
+    process.until("its pods are gone", lambda: not cluster.pods())
+    process.until("it says so", lambda: re.search("waits 0:(2[6-9]|3\d): nights: .* is suspended", process.said()))
+    suspend(False)
+    process.end()
+    assert list(losses(store, "run", "pretrain")) == list(range(1, 11))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
