@@ -99,7 +99,7 @@ def test_a_job_that_is_suspended_waits_in_the_queue_and_not_in_the_run(
 
     suspend(True)
     process.until("its pods are gone", lambda: not cluster.pods())
-    process.until("it says so", lambda: re.search("waits 0:(2[6-9]|3\d): nights: .* is suspended", process.said()))
+    process.until("it says so", lambda: re.search(r"waits 0:(2[6-9]|3\d): nights: .* is suspended", process.said()))
     suspend(False)
     process.end()
     assert list(losses(store, "run", "pretrain")) == list(range(1, 11))
