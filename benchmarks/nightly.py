@@ -35,11 +35,9 @@ lm: {{endpoint: {endpoint}, model: teacher}}
 sources:
   pages: {{category: web, path: {raw}}}
 corpus:
-  ingest: {{num_shards: {shards}}}
   screen: {{trusted: {trusted}}}
 evaluation: {{general: {{text: ""}}}}
 """
-FILES_IN_A_SHARD = 100
 WORDS = [f"word{number}" for number in range(5000)]
 TERMS = ["handover", "LTE", "5G", "base station", "OFDM", "spectrum", "antenna", "gNB", "beamforming", "radio"]
 
@@ -81,10 +79,9 @@ def measure(number: int, endpoint: str, folder: Path | None, trusted: bool) -> d
         chance = random.Random(number)
         for each in range(number):
             write(work / "raw", each, chance)
-        shards = max(1, number // FILES_IN_A_SHARD)
         recipe = work / "recipe.yaml"
-        recipe.write_text(RECIPE.format(endpoint=endpoint, raw=work / "raw", shards=shards, trusted=["web"] * trusted))
-        figures: dict[str, Any] = {"shards": shards}
+        recipe.write_text(RECIPE.format(endpoint=endpoint, raw=work / "raw", trusted=["web"] * trusted))
+        figures: dict[str, Any] = {}
         for turn, name in enumerate(("build", "unchanged", "new")):
             if name == "new":
                 for each in range(number, number + number // 100):

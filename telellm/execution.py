@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from telellm.parquet import read_records, write_records
 from telellm.progress import Progress, drops_text
 from telellm.recipe import Recipe, RecipeError, Settings, parse
 from telellm.recipe.fields import ASIDE
-from telellm.reuse import Reuse, find_version, last_versions, remember_versions
+from telellm.reuse import Reuse, find_versions, last_versions, remember_versions, versions_of
 from telellm.stage import (
     MANIFEST_VERSION,
     Context,
@@ -287,12 +287,14 @@ def _run_shards(
     stage: Stage, context: Context, parts: list[Shard], keys: Mapping[str, str], only: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
     """Run the shards that are not done, in processes; returns every shard's manifest in order."""
+    store = context.store
+    names = [part.name for part in parts]
     if only:
         parts = parts[only[0] :: only[1]]
-    store = context.store
     found = _finished_shards(stage, store, parts, keys)
     todo = [part for part in parts if found[part.name] is None]
-    earlier = last_versions(store, stage.name, context.base) if todo and stage.reuses else {}
+    known = last_versions(store, stage.name, context.base) if todo and stage.reuses else {}
+    earlier = versions_of(names, known)
     num_workers = min(stage.workers or workspace(), len(todo))
     if num_workers <= 1:
         for number, part in enumerate(todo, len(parts) - len(todo) + 1):
@@ -306,7 +308,7 @@ def _run_shards(
                 keys[part.name],
                 context.progress,
                 note,
-                earlier.get(part.name, ""),
+                earlier[part.name],
             )
     else:
         text = context.recipe.to_yaml()
@@ -325,7 +327,7 @@ def _run_shards(
                             context.run,
                             part,
                             keys[part.name],
-                            earlier.get(part.name, ""),
+                            earlier[part.name],
                         )
                         waiting[pool.submit(_in_worker, *arguments)] = part
                     if not waiting:
@@ -360,9 +362,9 @@ def _run_shard(
     key: str,
     progress: Progress,
     note: str = "",
-    earlier: str = "",
+    earlier: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run one shard; `earlier` is the place of an earlier version of it, whose unchanged items are taken from there."""
+    """Run one shard; `earlier` are places of earlier versions of it, whose unchanged items are taken from there."""
 
     def emit(event: dict[str, Any]) -> None:
         noted = ", ".join(filter(None, [note, str(event.get("note") or "")]))
@@ -371,7 +373,7 @@ def _run_shard(
     with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
         own = Progress(progress.stage, emit)
         own._began = progress._began
-        context = Context(recipe, store, run, Path(folder), own, key)
+        context = Context(recipe, store, run, Path(folder), own, key, shard=part.name)
         settings = recipe.section(stage.sections[0])
         with _failures(f"{stage.name}, shard {part.name}"):
             assert stage.produces is not None
@@ -380,7 +382,7 @@ def _run_shard(
             if isinstance(part.content, Rows):
                 context.counts["in"] = part.content.number
             if stage.reuses:
-                reuse = Reuse(items, find_version(store, earlier, stage.produces))
+                reuse = Reuse(items, find_versions(store, earlier, stage.produces))
                 context.content = part.content
                 if reuse.num_known:
                     context.counts["reused"] = reuse.num_known
@@ -422,7 +424,7 @@ def _read(recipe: str) -> Recipe:
 
 
 def _in_worker(
-    reference: str, recipe: str, store: str, run: str, part: Shard, key: str, earlier: str
+    reference: str, recipe: str, store: str, run: str, part: Shard, key: str, earlier: Sequence[str]
 ) -> dict[str, Any]:
     """Run one shard in a process of a pool."""
     stage = load(reference)

@@ -6,10 +6,11 @@ stage's function. `reuse/<stage>/<digest of code and settings>.json` names each 
 """
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ def last_versions(store: Store, stage: str, base: str) -> dict[str, str]:
     return dict(store.read_json(_pointer(stage, base)) or {})
 
 
+def versions_of(names: Sequence[str], known: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return for each shard the places of the earlier ones that may hold its items; all names are sorted as items are.
+
+    That is the shard of its name; the one before, where it has none, from which it was cut off; and those after it
+    whose first item is gone, which became a part of it.
+    """
+    old = sorted(known)
+    places: dict[str, list[str]] = {}
+    for name, after in zip_longest(names, names[1:]):
+        first = max(bisect_right(old, name) - 1, 0)
+        places[name] = [known[each] for each in old[first : bisect_left(old, after) if after else None]]
+    return places
+
+
 def remember_versions(store: Store, stage: str, base: str, shards: Mapping[str, str]) -> None:
     """Write down the place of each shard (name → place)."""
     if shards != last_versions(store, stage, base):
@@ -68,15 +83,18 @@ def _pointer(stage: str, base: str) -> str:
 
 
 class Earlier:
-    """An earlier version of a shard, read from its beginning to its end."""
+    """Earlier versions of a shard, read from their beginning to their end as if they were one."""
 
     def __init__(
-        self, store: Store, place: str, manifest: Mapping[str, Any], kind: type[Document] | type[Question]
+        self, store: Store, versions: Sequence[tuple[str, Mapping[str, Any]]], kind: type[Document] | type[Question]
     ) -> None:
-        self.paths = {name: store.fetch(f"{place}/{name}", e["sha256"]) for name, e in manifest["files"].items()}
+        self.files: dict[str, list[Path]] = {"data": [], "rejects": [], TRAIL: []}
+        for place, manifest in versions:
+            for name, entry in sorted(manifest["files"].items()):
+                if (folder := name.partition("/")[0]) in self.files:
+                    self.files[folder].append(store.fetch(f"{place}/{name}", entry["sha256"]))
         self.kind: Any = kind
-        trails = [path for name, path in sorted(self.paths.items()) if name.startswith(f"{TRAIL}/")]
-        self.steps = [Step(*step) for path in trails for step in json.loads(path.read_bytes())]
+        self.steps = [Step(*step) for path in self.files[TRAIL] for step in json.loads(path.read_bytes())]
         self.numbers = {step.digest: number for number, step in reversed(list(enumerate(self.steps)))}
         self._records, self._rejects, self._next = self._read_records(), self._read_rejects(), 0
 
@@ -95,26 +113,24 @@ class Earlier:
         return [*records, *rejects]
 
     def _read_records(self) -> Iterator[Record]:
-        for name, path in sorted(self.paths.items()):
-            if name.startswith("data/"):
-                yield from read_records(path, self.kind)
+        for path in self.files["data"]:
+            yield from read_records(path, self.kind)
 
     def _read_rejects(self) -> Iterator[Rejected]:
         import pyarrow.parquet as parquet
 
-        for name, path in sorted(self.paths.items()):
-            if name.startswith("rejects/"):
-                with parquet.ParquetFile(path) as file:
-                    for batch in file.iter_batches(batch_size=256):
-                        for row in batch.to_pylist():
-                            yield Rejected(json.loads(row["item"]), row["reason"], row["detail"])
+        for path in self.files["rejects"]:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=256):
+                    for row in batch.to_pylist():
+                        yield Rejected(json.loads(row["item"]), row["reason"], row["detail"])
 
 
-def find_version(store: Store, place: str, kind: type[Document] | type[Question]) -> Earlier | None:
-    """Return an earlier version of a shard, or None where it is gone or not whole."""
+def find_versions(store: Store, places: Sequence[str], kind: type[Document] | type[Question]) -> Earlier | None:
+    """Return earlier versions of a shard, or None where they are gone or not whole."""
     try:
-        manifest = store.manifest(place) if place else None
-        return Earlier(store, place, manifest, kind) if manifest else None
+        manifests = [(place, manifest) for place in places if (manifest := store.manifest(place))]
+        return Earlier(store, manifests, kind) if manifests else None
     except TornOutput:
         return None
 

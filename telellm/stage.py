@@ -135,6 +135,8 @@ class Context:
     """Kept in the manifest as it is."""
     base: str = ""
     """Digest of the stage's code and settings, whatever its inputs are."""
+    shard: str = ""
+    """The name of the shard."""
     content: Any = None
     """All that the shard consists of, also what is reused."""
 

@@ -29,6 +29,8 @@ TEXTS = (".txt", ".md", ".markdown", ".rst")
 DUMPS = (".xml", ".xml.bz2", ".xml.gz")
 PAGES = (".warc", ".warc.gz", ".wet", ".wet.gz", ".html", ".htm")
 WORD = (".docx", ".doc", ".docm", ".zip")
+SHARD_BYTES = 64 * 2**20
+"""Files of a shard have about this size together, at most, or there is one of them."""
 SECONDS_BETWEEN_DOCUMENTS = 600
 """A reader that yields nothing for so long is stuck in its file."""
 
@@ -45,24 +47,24 @@ class Unit:
     """What changes when the content of one of them does."""
     stamps: tuple[str, ...] = ()
     """That of each: its SHA-256 in a folder, its entity tag in a bucket."""
+    num_bytes: int = 0
 
 
 def divide(context: Context, settings: Ingest) -> list[Shard]:
-    """Divide each source into `num_shards` parts by the names of its files: a new file changes one part only.
+    """Cut each source's files, in the order of their names, into shards of neighbours.
 
-    Raises `RecipeError` for a folder that is missing or holds no file.
+    Where a shard begins a file's own name and size say, so a file that comes or goes changes its shard alone, and files
+    that come with names in a row (papers by number, pages in a folder by date) lie in few shards, whatever night they
+    came. Raises `RecipeError` for a folder that is missing or holds no file.
     """
     shards = []
     for source_name, source in context.recipe.sources.items():
-        parts: dict[int, list[Unit]] = defaultdict(list)
         units = find_units(source_name, source)
         if not units:
             raise RecipeError(f"sources.{source_name}.path: {source.path} holds no files")
-        for unit in units:
-            parts[_part(unit, settings)].append(unit)
-        for number, part in parts.items():
+        for name, part in _cut(units, settings.shard_files).items():
             digest = sha256("".join(f"{unit.name}\0{unit.stamp}\n" for unit in part).encode()).hexdigest()
-            shards.append(Shard(f"{source_name}-{number:04}", digest, part))
+            shards.append(Shard(f"{source_name}-{name}", digest, part))
     return shards
 
 
@@ -73,7 +75,7 @@ def ingest(context: Context, settings: Ingest, units: Iterable[Unit]) -> Iterato
     Writes `raw/` too: each file that was there, with its digest (in a bucket: its entity tag).
     """
     whole_part: list[Unit] = context.content
-    target = context.directory / "raw" / f"{whole_part[0].source}-{_part(whole_part[0], settings):04}.jsonl"
+    target = context.directory / "raw" / f"{context.shard}.jsonl"
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(_raw_files(whole_part))
     context.counts["in"] = len(whole_part)
@@ -84,8 +86,21 @@ def ingest(context: Context, settings: Ingest, units: Iterable[Unit]) -> Iterato
         yield EndOfItem()
 
 
-def _part(unit: Unit, settings: Ingest) -> int:
-    return int(sha256(unit.name.encode()).hexdigest()[:8], 16) % settings.num_shards
+def _cut(units: Sequence[Unit], shard_files: int) -> dict[str, list[Unit]]:
+    """Return the parts of a source by name; their names are in the order of the files, as `reuse.py` needs it."""
+    parts: dict[str, list[Unit]] = {}
+    name = "0"  # sorted before all others
+    for label, unit in sorted((_label(unit), unit) for unit in units):
+        drawn = int(sha256(unit.name.encode()).hexdigest()[:8], 16) / 16**8
+        if drawn < 1 / shard_files + unit.num_bytes / SHARD_BYTES:
+            name = f"from-{label}"
+        parts.setdefault(name, []).append(unit)
+    return parts
+
+
+def _label(unit: Unit) -> str:
+    """Return a name for files that is sorted as theirs are, nearly, and may stand in an address."""
+    return f"{re.sub('[^A-Za-z0-9.]', '_', unit.name)[:80]}.{sha256(unit.name.encode()).hexdigest()[:8]}"
 
 
 def _raw_files(units: Sequence[Unit]) -> bytes:
@@ -102,13 +117,21 @@ def find_units(source_name: str, source: Source) -> list[Unit]:
     """List the files of a source, with what changes when their content does; LaTeX projects are one unit each."""
     store, single = _open(source_name, source)
     stamps = {key: stamp for key, stamp in store.stamps(single) if not _is_hidden(key)}
+    sizes = dict(store.sizes(single)) if not single else {}
     groups: dict[str, list[str]] = defaultdict(list)
     projects = set(_project_folders(store, list(stamps)) if source.category == "arxiv" and not single else [])
     for key in sorted(stamps):
         folders = [str(parent) for parent in PurePosixPath(key).parents]
         groups[next((folder for folder in reversed(folders) if folder in projects), key)].append(key)
     return [
-        Unit(source_name, name, tuple(keys), sha256("".join(found).encode()).hexdigest(), found)
+        Unit(
+            source_name,
+            name,
+            tuple(keys),
+            sha256("".join(found).encode()).hexdigest(),
+            found,
+            sum(sizes.get(k, 0) for k in keys),
+        )
         for name, keys in sorted(groups.items())
         if (found := tuple(stamps[key] for key in keys))
     ]

@@ -21,7 +21,9 @@ class Source(Settings):
 class Ingest(Settings):
     """Section `corpus.ingest`."""
 
-    num_shards: int = Field(16, ge=1, le=4096, description="Parts into which the files of each source are divided.")
+    shard_files: int = Field(
+        64, ge=1, description="Files of a shard, on average; of large files (64 MiB and more) each is a shard."
+    )
     languages: list[str] = Field(["en"], description="Languages of web pages to keep (ISO 639-1).")
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /pr
 
 
 def divide(context, settings):
-    return [Shard(f"s{number:02}", digest_of(number), number) for number in range(settings.num_shards)]
+    return [Shard(f"s{number:02}", digest_of(number), number) for number in range(settings.shard_files)]
 
 
 @stage(sections=("corpus.ingest",), produces=Document, divide=divide, workers=2)
@@ -47,7 +47,7 @@ def unite(context, settings, documents):
 
 def run_both(store, num_shards=NUM_SHARDS):
     """Run both stages; returns the content's digest."""
-    opened, recipe = Store.open(str(store)), parse(SMALL, changes=[f"corpus.ingest.num_shards={num_shards}"])
+    opened, recipe = Store.open(str(store)), parse(SMALL, changes=[f"corpus.ingest.shard_files={num_shards}"])
     place = execute(slow, recipe, opened, "one", {}, progress=Progress("slow", lambda event: None))
     place = execute(unite, recipe, opened, "one", {"documents": place}, progress=Progress("unite", lambda event: None))
     return Output.find(opened, place).content
@@ -214,7 +214,7 @@ def test_a_stage_ends_when_nobody_listens_any_more(tmp_path, log):
 
 if __name__ == "__main__":
     if sys.argv[3:]:
-        events = parse(SMALL, changes=[f"corpus.ingest.num_shards={sys.argv[2]}"])
+        events = parse(SMALL, changes=[f"corpus.ingest.shard_files={sys.argv[2]}"])
         execute(slow, events, Store.open(sys.argv[1]), "one", {})
     else:
         sys.stdout.write(run_both(sys.argv[1], int(sys.argv[2])) + "\n")

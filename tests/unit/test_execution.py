@@ -30,7 +30,7 @@ def note(text):
 
 
 def divide(context, settings):
-    return [Shard(f"s{number:02}", digest_of(number), number) for number in range(settings.num_shards)]
+    return [Shard(f"s{number:02}", digest_of(number), number) for number in range(settings.shard_files)]
 
 
 @stage(sections=("corpus.ingest",), produces=Document, divide=divide)
@@ -115,7 +115,7 @@ def run(directory_store, recipe_with):
     """Run a stage on the store in a folder, with changes of the recipe."""
 
     def run_one(stage, *changes, label="", shards=None, progress=None, **inputs):
-        recipe = recipe_with("corpus.ingest.num_shards=4", *changes)
+        recipe = recipe_with("corpus.ingest.shard_files=4", *changes)
         return execute(
             stage, recipe, directory_store, "one", inputs, label=label, shards=shards, progress=progress or quiet(stage)
         )
@@ -150,7 +150,7 @@ def test_dear_work_is_divided_within_a_file_and_only_the_shard_that_failed_is_do
 @pytest.mark.parametrize("kind", ["directory", "bucket"])
 def test_a_chain_of_stages_runs_once_and_is_skipped_after_that(kind, request, tmp_path, recipe_with, log):
     store = Store.open(request.getfixturevalue("bucket_uri") if kind == "bucket" else str(tmp_path / "store"))
-    recipe = recipe_with("corpus.ingest.num_shards=3")
+    recipe = recipe_with("corpus.ingest.shard_files=3")
     seen = []
     for _ in range(2):
         progress = Progress("test", seen.append)
@@ -190,7 +190,7 @@ def test_a_changed_setting_runs_its_stage_and_no_other(run, log):
 def test_a_changed_input_redoes_only_the_shards_that_changed(run, log):
     first = run(shorten, documents=run(collect))
     log()
-    second = run(shorten, documents=run(collect, "corpus.ingest.num_shards=5"))
+    second = run(shorten, documents=run(collect, "corpus.ingest.shard_files=5"))
     assert second != first
     assert log() == [f"collect {n}" for n in range(5)] + ["shorten"]
 
@@ -231,7 +231,7 @@ def test_workers_give_the_same_content_as_one_process(tmp_path, recipe_with):
     for workers in (1, 2, 4):
         store = Store.open(str(tmp_path / f"store-{workers}"))
         many = dataclasses.replace(collect, workers=workers)
-        place = execute(many, recipe_with("corpus.ingest.num_shards=7"), store, "one", {}, progress=quiet(collect))
+        place = execute(many, recipe_with("corpus.ingest.shard_files=7"), store, "one", {}, progress=quiet(collect))
         manifest = Output.find(store, place).manifest
         found.append((place, manifest["content"], manifest["out"], manifest["drops"]))
     assert found[0] == found[1] == found[2]
@@ -240,7 +240,7 @@ def test_workers_give_the_same_content_as_one_process(tmp_path, recipe_with):
 
 def test_shards_of_two_pods_and_the_rest_give_the_same_as_one_run(run, log, tmp_path, recipe_with):
     whole = Store.open(str(tmp_path / "whole"))
-    expected = execute(collect, recipe_with("corpus.ingest.num_shards=4"), whole, "one", {}, progress=quiet(collect))
+    expected = execute(collect, recipe_with("corpus.ingest.shard_files=4"), whole, "one", {}, progress=quiet(collect))
     log()
     assert run(collect, shards=(0, 2)) == ""
     assert log() == ["collect 0", "collect 2"]
@@ -302,7 +302,7 @@ def test_an_output_that_was_deleted_is_made_again_and_what_follows_is_not(
 ):
     """As an end of old runs in the store does it; a run that went on without it would fail later."""
     store = Store.open(request.getfixturevalue("bucket_uri") if kind == "bucket" else str(tmp_path / "store"))
-    recipe = recipe_with("corpus.ingest.num_shards=2")
+    recipe = recipe_with("corpus.ingest.shard_files=2")
 
     def chain():
         collected = execute(collect, recipe, store, "one", {}, progress=quiet(collect))
@@ -356,7 +356,7 @@ def test_a_folder_that_a_stage_wrote_is_a_local_folder_for_the_next(kind, reques
     store = Store.open(request.getfixturevalue("bucket_uri") if kind == "bucket" else str(tmp_path / "store"))
     collected = execute(publish, recipe, store, "one", {}, progress=quiet(publish))
     packed = Output.find(store, execute(pack, recipe, store, "one", {"documents": collected}, progress=quiet(pack)))
-    assert len(json.loads((packed.folder("model") / "config.json").read_text())) == 16
+    assert len(json.loads((packed.folder("model") / "config.json").read_text())) == 64
     assert packed.summary() == {"tokens": 12}
     with pytest.raises(RecipeError, match="this output has no folder weights/"):
         packed.folder("weights")
@@ -471,7 +471,7 @@ def three(context, settings):
 @pytest.mark.parametrize(("stage", "num_shards"), [(collect, 4), (three, 0)])
 def test_work_that_others_do_is_the_same_output(stage, num_shards, tmp_path, monkeypatch):
     monkeypatch.setenv(LOG, str(tmp_path / "log"))
-    recipe = parse(SMALL, changes=["corpus.ingest.num_shards=4"])
+    recipe = parse(SMALL, changes=["corpus.ingest.shard_files=4"])
     here, there = Store.open(str(tmp_path / "here")), Store.open(str(tmp_path / "there"))
     silent = Progress(stage.name, lambda event: None)
     elsewhere, asked = by_others(stage, recipe, there)
@@ -485,7 +485,7 @@ def test_work_that_others_do_is_the_same_output(stage, num_shards, tmp_path, mon
 
 def test_work_that_others_left_undone_is_not_taken_for_done(tmp_path):
     recipe, store = parse(SMALL), Store.open(str(tmp_path / "store"))
-    with pytest.raises(StageFailed, match=r"16 of 16 shards are not in the store"):
+    with pytest.raises(StageFailed, match=r"64 of 64 shards are not in the store"):
         execute(collect, recipe, store, "run", {}, elsewhere=lambda key, number: None)
     with pytest.raises(StageFailed, match=r"the job ended well, but .* has no output"):
         execute(three, recipe, store, "run", {}, elsewhere=lambda key, number: None)

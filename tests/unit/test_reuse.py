@@ -1,6 +1,7 @@
 """What did not change is not parsed, cleaned or asked about again, and the output is that of a fresh build."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ name: reused
 model: {name: owner/model}
 sources:
   one: {category: web, path: raw}
-corpus: {ingest: {num_shards: 1}, clean: {minimum_words: 4}}
+corpus: {ingest: {shard_files: 1000}, clean: {minimum_words: 4}}
 """
 
 
@@ -73,6 +74,17 @@ def build(recipe: Recipe, store: Store) -> tuple[Output, Output, Output]:
     return read, cleaned, stages.run(ask, recipe, store, documents=cleaned.prefix)
 
 
+def are_equal(outputs: Sequence[Output], fresh: Sequence[Output]) -> None:
+    """Compare outputs to the byte."""
+    for ours, theirs in zip(outputs, fresh, strict=True):
+        assert ours.content == theirs.content
+        assert ours.manifest["drops"] == theirs.manifest["drops"]
+        assert {n: e["sha256"] for n, e in ours.manifest["files"].items()} == {
+            n: e["sha256"] for n, e in theirs.manifest["files"].items()
+        }
+        assert (ours.manifest["in"], ours.manifest["out"]) == (theirs.manifest["in"], theirs.manifest["out"])
+
+
 def turn(raw: Path, change: str) -> list[str]:
     """Change the folder; returns the files that are new to a reader."""
     if change == "came":
@@ -100,14 +112,32 @@ def test_only_what_is_new_is_parsed_and_asked_and_the_output_is_that_of_a_fresh_
     parsed.clear()
     fresh = build(recipe, Store.open(str(tmp_path / "fresh")))
     assert len(parsed) >= 11
-    for ours, theirs in zip(outputs, fresh, strict=True):
-        assert ours.content == theirs.content
-        assert ours.manifest["drops"] == theirs.manifest["drops"]
-        assert {n: e["sha256"] for n, e in ours.manifest["files"].items()} == {
-            n: e["sha256"] for n, e in theirs.manifest["files"].items()
-        }
-        assert (ours.manifest["in"], ours.manifest["out"]) == (theirs.manifest["in"], theirs.manifest["out"])
+    are_equal(outputs, fresh)
     assert outputs[0].manifest["counts"]["reused"] == (11 if new != ["04b.txt"] else 12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_night_after_night_is_a_fresh_build_and_nothing_is_read_or_asked_about_twice(
+    raw: Path, recipe: Recipe, parsed: list[str], tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents come, change and go; so do the files at which shards begin."""
+    monkeypatch.setattr("telellm.execution.workspace", lambda: 1)  # what is parsed is noted in this process
+    recipe = parse(recipe.to_yaml(), changes=["corpus.ingest.shard_files=3"])
+    store, chance = Store.open(str(tmp_path / "store")), random.Random(seed)
+    for night in range(8):
+        names = sorted(path.name for path in raw.iterdir())
+        gone = chance.sample(names, 4) if night else []
+        changed = chance.sample(sorted(set(names) - set(gone)), 2) if night else []
+        come = [f"{number:02}-{night}.txt" for number in chance.sample(range(20), 4)]
+        for name in gone:
+            (raw / name).unlink()
+        for name in [*changed, *come]:
+            (raw / name).write_text(f"In the night {night} the cell {name[:2]} is another one.")
+        parsed.clear()
+        outputs = build(recipe, store)
+        assert not night or sorted(parsed) == sorted([*changed, *come])
+        assert not night or sorted(ASKED) == sorted(f"web_{Path(name).stem}" for name in [*changed, *come])
+        are_equal(outputs, build(recipe, Store.open(str(tmp_path / f"fresh-{night}"))))
 
 
 def test_other_settings_reuse_nothing(raw: Path, recipe: Recipe, parsed: list[str], store: Store) -> None:

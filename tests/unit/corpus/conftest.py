@@ -24,7 +24,7 @@ sources:
   wikipedia: {category: wiki, path: wikipedia}
   web: {category: web, path: web}
 corpus:
-  ingest: {num_shards: 1}
+  ingest: {shard_files: 1000}
   decontaminate: {benchmarks: [benchmark.jsonl]}
 """
 

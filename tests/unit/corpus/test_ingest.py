@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from telellm.corpus.ingest import _within, find_units, ingest, reader_for
+from telellm.corpus.ingest import SHARD_BYTES, _within, divide, find_units, ingest, reader_for
 from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, Source, parse
 from telellm.records import Document
 from telellm.reuse import EndOfItem
-from telellm.stage import Context
+from telellm.stage import Context, Shard
 from telellm.store import Store
 from tests.stages import documents, rejects, run
 
@@ -46,9 +46,15 @@ def archive(files: dict[str, str]) -> bytes:
     return stream.getvalue()
 
 
-def recipe_for(path: str | Path, category: str = "arxiv", num_shards: int = 4) -> Recipe:
+def recipe_for(path: str | Path, category: str = "arxiv", shard_files: int = 3) -> Recipe:
     text = f"name: i\nmodel: {{name: o/m}}\nsources: {{one: {{category: {category}, path: '{path}'}}}}\n"
-    return parse(text, changes=[f"corpus.ingest.num_shards={num_shards}"])
+    return parse(text, changes=[f"corpus.ingest.shard_files={shard_files}"])
+
+
+def shards_of(recipe: Recipe, folder: Path) -> list[Shard]:
+    store, progress = Store.open(str(folder / "store")), Progress("ingest", lambda event: None)
+    context = Context(recipe, store, "test", folder, progress, "key")
+    return sorted(divide(context, recipe.corpus.ingest), key=lambda shard: shard.name)
 
 
 def units_of(path: str | Path) -> dict[str, int]:
@@ -199,7 +205,26 @@ def test_a_file_that_changes_is_read_again_with_its_shard_alone(tmp_path: Path) 
     assert set(before) == set(after)
     changed = sorted(name for name in before if before[name] != after[name])
     assert [name.partition("/")[0] for name in changed] == ["data", "raw", "trail"]
-    assert changed[0].partition("/")[2][:8] == changed[1].partition("/")[2][:8]  # files of one shard
+    assert changed[0].removeprefix("data/") == f"{Path(changed[1]).stem}-00000.parquet"  # files of one shard
+
+
+def test_files_that_come_with_names_in_a_row_leave_most_shards_as_they_were(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", {f"2610/{number:05}.md": f"# Cell {number}" for number in range(200)})
+    recipe = recipe_for(raw, "standard", shard_files=8)
+    before = {shard.name: shard.digest for shard in shards_of(recipe, tmp_path)}
+    assert 12 < len(before) < 50 and list(before) == sorted(before)
+    write(raw, {f"2611/{number:05}.md": f"# Cell {number}" for number in range(20)})
+    after = {shard.name: shard.digest for shard in shards_of(recipe, tmp_path)}
+    assert len(before.items() - after.items()) == 1  # the last one became longer
+    assert 1 <= len(after.keys() - before.keys()) <= 8
+
+
+def test_a_large_file_is_a_shard(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", {f"{number}.md": "text" for number in range(9)})
+    with (raw / "5.md").open("wb") as stream:
+        stream.truncate(SHARD_BYTES)
+    first, second = shards_of(recipe_for(raw, "standard", shard_files=10**9), tmp_path)
+    assert [unit.name for unit in second.content] == ["5.md", "6.md", "7.md", "8.md"] and len(first.content) == 5
 
 
 def test_every_raw_file_is_noted_with_its_digest(tmp_path: Path) -> None:

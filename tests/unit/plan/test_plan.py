@@ -110,7 +110,7 @@ def test_a_part_of_the_corpus_is_counted_from_the_whole(recipe: Recipe, director
 def test_without_a_run_the_sizes_of_files_tell_roughly(recipe: Recipe, directory_store: Store) -> None:
     kinds = {"arxiv": "arxiv", "standards": "standard", "wikipedia": "wiki", "web": "web"}
     sources = {name: {"category": kind, "path": str(SAMPLES / name)} for name, kind in kinds.items()}
-    samples = changed(recipe, f"sources={json.dumps(sources)}", "training.pack.replay=", "corpus.ingest.num_shards=1")
+    samples = changed(recipe, f"sources={json.dumps(sources)}", "training.pack.replay=", "corpus.ingest.shard_files=1000")
     rough = estimate(samples)
     assert "sizes of the sources' files" in rough.texts.basis and not rough.texts.exact
     found: Counter[str] = Counter()
