@@ -87,19 +87,23 @@ output in the store, by a digest of its code, its section of the recipe and the 
 ## Networks
 
 With `networkPolicies.enabled` nothing goes in or out of the namespace's pods but what is needed:
-`tests/unit/test_chart_network.py` has the table. Stages, vLLM (unless `vllm.offline`) and the auth proxy reach
+`tests/unit/test_chart_network.py` has the table. Stages and vLLM (unless `vllm.offline`) reach
 `networkPolicies.externalPorts` of `externalCidrs`: crawled pages, model hubs, the webhook that the nightly gate tells.
 An external store, database, proxy, identity provider and Kubeflow are reached at the ports of their addresses, also in
 other namespaces. A model server or a webhook in another namespace, or at another port, needs a rule in
 `networkPolicies.extraEgress`. Prometheus is let in from the namespace `monitoring`, others by
-`networkPolicies.metricsFrom`. A cluster whose network plugin does not enforce NetworkPolicies takes no notice of them.
+`networkPolicies.metricsFrom`. The UI is reached by `kubectl port-forward`, from `ingress.controllerNamespace` and from
+`networkPolicies.uiFrom`, and from no other namespace. A cluster whose network plugin does not enforce NetworkPolicies
+takes no notice of them.
 
 ## Upgrading and removing
 
-`helm upgrade` keeps Secrets, volumes, runs and the schedule; jobs that run go on. Two jobs do their work again at every
-release: `telellm-minio-setup-…` (buckets, users, rules) and `telellm-nightly-…` (the recurring run; Kubeflow cannot
-change one, so one that differs is deleted and made anew; its past runs stay). A change of recipe, store or images makes
-a new version of each preloaded pipeline: versions are called after the chart and a digest of the pipeline.
+`helm upgrade` keeps Secrets, volumes, runs and the schedule; jobs that run go on. A pod is replaced when its image, its
+configuration or what it reads from the values changes, and not because the chart has another version. Two jobs do their
+work again at every release: `telellm-minio-setup-…` (buckets, users, rules) and `telellm-nightly-…` (the recurring run;
+Kubeflow cannot change one, so one that differs is deleted and made anew; its past runs stay). A change of recipe, store
+or images makes a new version of each preloaded pipeline: versions are called after the chart and a digest of the
+pipeline.
 
 `helm uninstall` leaves the volumes that the values keep (`minio.persistence.keep`, `pipelines.mysql.persistence.keep`,
 `vllm.cache.keep`) and nothing else. The definitions of PyTorchJob, of Argo's workflows and of recurring runs go with
@@ -122,7 +126,7 @@ $ helm install telellm telellm-0.1.0.tgz -n telellm --create-namespace -f images
     --set global.imageRegistry=registry.example.org/mirror -f my-values.yaml
 ```
 
-`load.sh` checks every file before it sends the first, sends what the registry has not, and goes on where it was cut off.
+`load.sh` checks every file before it sends the first, sends what the registry has not, and goes on where it stopped.
 Without the two variables it takes what `docker login` or `podman login` wrote down (not their credential helpers); a
 private authority is `SSL_CERT_FILE=ca.pem`, a registry without TLS `http://…`. The images keep their digests, and
 `images.yaml` pins them. They are an OCI layout (`images/`), which skopeo and crane read as well.

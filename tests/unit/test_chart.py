@@ -241,6 +241,7 @@ def test_an_unknown_key_is_refused_by_name(chart: Path, change: str, named: str)
         (("telellm.defaultRecipe=x",), "telellm.defaultRecipe"),
         (("authProxy.enabled=true",), "authProxy.existingSecret"),
         (("ingress.enabled=true",), "ingress.host"),
+        (("ingress.enabled=true", "ingress.host=a.example.org"), "ingress.controllerNamespace"),
         (("vllm.enabled=true",), "vllm.model"),
         (("images.minio.digest=sha256:1",), "digest"),
         (("telellm.nightly.schedule=daily",), "schedule"),

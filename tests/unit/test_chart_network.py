@@ -135,6 +135,9 @@ ASKERS = {
 PAGE = End("a page, a hub, a webhook", address="203.0.113.7")
 API_SERVER = End("the API server", address="10.96.0.1")
 MONITORING = End("Prometheus", {"app": "prometheus"}, namespace="monitoring")
+INGRESS = End("the ingress controller", {"app": "nginx"}, namespace="ingress")
+UI = "ml-pipeline-ui 3000"
+NOBODY = ("networkPolicies.uiFrom=null", "ingress.enabled=false")
 ELSEWHERE = End("a pod of another namespace", {"app": "other"}, namespace="elsewhere")
 
 
@@ -154,8 +157,17 @@ def test_exactly_the_needed_flows_within_the_namespace_are_allowed(rendered: Ren
     [
         # what is not of this chart: pages, hubs, the webhook that the nightly gate tells, the identity provider
         ("all-on", (), PAGE, 443, {"step", "job", "vllm", "auth-proxy", *ASKERS}),
-        ("all-on", (), PAGE, 80, {"step", "job", "vllm", "auth-proxy"}),
-        ("all-on", ("vllm.offline=true",), PAGE, 80, {"step", "job", "auth-proxy"}),
+        ("all-on", (), PAGE, 80, {"step", "job", "vllm"}),
+        ("all-on", ("vllm.offline=true",), PAGE, 80, {"step", "job"}),
+        ("all-on", ("authProxy.issuer=", "authProxy.provider=github"), PAGE, 80, {"step", "job", "vllm"}),
+        ("all-on", ("authProxy.issuer=", "authProxy.provider=github"), ELSEWHERE, 443, set()),
+        (
+            "all-on",
+            ("authProxy.issuer=", "authProxy.provider=github"),
+            PAGE,
+            443,
+            {"step", "job", "vllm", "auth-proxy", *ASKERS},
+        ),
         ("all-on", ("networkPolicies.externalCidrs=null",), PAGE, 80, set()),
         ("all-on", (), PAGE, 22, set()),
         ("all-on", ("networkPolicies.apiServerCidr=10.96.0.1/32",), PAGE, 443, {"step", "job", "vllm", "auth-proxy"}),
@@ -183,22 +195,33 @@ def test_exactly_these_reach_what_is_not_of_the_chart(
 @pytest.mark.parametrize(
     ("name", "changes", "source", "reached"),
     [
-        ("", (), ELSEWHERE, {"ml-pipeline-ui 3000"}),
-        ("all-on", (), ELSEWHERE, {"auth-proxy 4180"}),
-        ("all-on", (), End("documents", {"app": "sync"}, namespace="data"), {"auth-proxy 4180", "minio 9000"}),
+        ("", (), ELSEWHERE, set()),
+        ("", (), INGRESS, set()),
+        ("", ("ingress.enabled=true", "ingress.host=a.b", "ingress.controllerNamespace=ingress"), INGRESS, {UI}),
+        ("", ("ingress.enabled=true", "ingress.host=a.b", "ingress.controllerNamespace=ingress"), ELSEWHERE, set()),
+        ("", ("networkPolicies.uiFrom[0].namespaceSelector.matchLabels.team=llm",), ELSEWHERE, set()),
+        (
+            "",
+            (r"networkPolicies.uiFrom[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=elsewhere",),
+            ELSEWHERE,
+            {UI},
+        ),
+        ("all-on", (), ELSEWHERE, set()),
+        ("all-on", (), INGRESS, {"auth-proxy 4180"}),
+        ("all-on", (), End("documents", {"app": "sync"}, namespace="data"), {"minio 9000"}),
         (
             "all-on",
-            ("networkPolicies.uiFrom=null",),
+            NOBODY,
             MONITORING,
             {
                 *("minio 9000", "vllm 8000", "exporter 9101", "training-operator 8080"),
                 *("ml-pipeline 8888", "workflow-controller 9090"),
             },
         ),
-        ("", ("networkPolicies.uiFrom=null",), MONITORING, set()),
-        ("all-on", ("networkPolicies.uiFrom=null", "networkPolicies.metricsFrom=null"), MONITORING, set()),
+        ("", NOBODY, MONITORING, set()),
+        ("all-on", (*NOBODY, "networkPolicies.metricsFrom=null"), MONITORING, set()),
         # its webhook; pods do not have such addresses
-        ("all-on", ("networkPolicies.uiFrom=null",), API_SERVER, {"training-operator 9443"}),
+        ("all-on", NOBODY, API_SERVER, {"training-operator 9443"}),
     ],
 )
 def test_exactly_this_is_reached_from_elsewhere(

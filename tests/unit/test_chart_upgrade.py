@@ -4,6 +4,7 @@ The earlier chart comes from the history: the newest tag `v*` before this commit
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -50,8 +51,8 @@ def earlier_chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def objects(chart: Path, name: str) -> dict[tuple[str, str], Object]:
-    text = helm_template(chart, name).stdout
+def objects(chart: Path, name: str, *changes: str) -> dict[tuple[str, str], Object]:
+    text = helm_template(chart, name, *changes).stdout
     found = [o for o in yaml.load_all(text, yaml.CSafeLoader) if o and o["kind"] not in OF_ONE_REVISION]
     return {(o["kind"], o["metadata"]["name"]): o for o in found}
 
@@ -74,6 +75,52 @@ def test_an_upgrade_takes_no_object_away_and_changes_none_that_cannot_be(
     assert set(earlier) <= set(later), "the upgrade deletes them"
     for key, found in earlier.items():
         assert fixed(later[key]) == fixed(found), key
+
+
+def pod_templates(found: dict[tuple[str, str], Object]) -> dict[tuple[str, str], Object]:
+    return {key: o["spec"]["template"] for key, o in found.items() if key[0] in ("Deployment", "StatefulSet")}
+
+
+def test_a_newer_chart_restarts_no_pod_for_its_version_alone(chart: Path, tmp_path: Path) -> None:
+    """But the API server, which reads the pipelines of that version."""
+    newer = tmp_path / "telellm"
+    shutil.copytree(chart, newer)
+    about = yaml.safe_load((newer / "Chart.yaml").read_text())
+    (newer / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": "99.0.0"}))
+    serving = ("serving.enabled=true", "serving.model=telecom")
+    before, after = (pod_templates(objects(one, "all-on", *serving)) for one in (chart, newer))
+    assert len(before) >= 14
+    assert {name for (kind, name), template in before.items() if template != after[kind, name]} == {"ml-pipeline"}
+    for key, template in before.items():
+        selector = objects(chart, "all-on", *serving)[key]["spec"]["selector"]["matchLabels"]
+        assert selector.items() <= template["metadata"]["labels"].items(), key
+
+
+@pytest.mark.parametrize(
+    ("change", "restarted"),
+    [
+        ("store.secretKey=b", {"ml-pipeline", "ml-pipeline-ui", "telellm-exporter", "telellm-serving-follow"}),
+        (
+            "global.ca.pem=b",
+            {
+                *("ml-pipeline", "ml-pipeline-ui", "telellm-exporter", "telellm-serving-follow"),
+                *("telellm-vllm", "telellm-auth-proxy"),
+            },
+        ),
+        ("pipelines.runs.keepHours=1", {"ml-pipeline-persistenceagent"}),
+        ("telellm.templates.nodeSelector.pool=gpu", set()),
+        ("minio.lifecycle.runsDays=1", set()),
+    ],
+)
+def test_a_change_restarts_those_who_read_it_when_they_start_and_no_other(
+    chart: Path, change: str, restarted: set[str]
+) -> None:
+    base = ["serving.enabled=true", "serving.model=telecom", "global.ca.pem=a"]
+    if change.startswith("store."):
+        base += ["minio.enabled=false", "store.endpoint=https://s3.example.org", "store.accessKey=a"]
+        base += ["store.secretKey=a", "minio.sourceBuckets=null"]
+    before, after = (pod_templates(objects(chart, "all-on", *base, *more)) for more in ((), (change,)))
+    assert {name for (kind, name), template in before.items() if template != after[kind, name]} == restarted
 
 
 def test_an_upgrade_keeps_the_secrets_that_the_earlier_chart_made(chart: Path, earlier_chart: Path) -> None:

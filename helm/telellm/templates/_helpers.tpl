@@ -18,7 +18,7 @@ ml-pipeline-persistenceagent, ml-pipeline-scheduledworkflow, workflow-controller
 {{- with $image.digest -}}@{{ . }}{{- end -}}
 {{- end -}}
 
-{{/* Labels of an object and of its pods: dict "root" $ "component" NAME */}}
+{{/* Labels of an object: dict "root" $ "component" NAME */}}
 {{- define "telellm.labels" -}}
 {{ include "telellm.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
@@ -26,6 +26,28 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- with .root.Values.global.labels }}
 {{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of its pods: none that another version of the chart would change, which would restart them all; same dict */}}
+{{- define "telellm.podLabels" -}}
+{{ include "telellm.selector" . }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- with .root.Values.global.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/*
+Annotations of a pod that reads these when it starts, so that it starts again when the values change them; what a person
+changes in an existingSecret or a ConfigMap of their own, the chart cannot see: dict "root" $ [, "store" true]
+*/}}
+{{- define "telellm.startsWith" -}}
+{{- with .root.Values.global.ca.pem }}
+checksum/ca: {{ . | sha256sum }}
+{{- end }}
+{{- if .store }}
+checksum/store: {{ .root.Values.store | toJson | sha256sum }}
 {{- end }}
 {{- end -}}
 

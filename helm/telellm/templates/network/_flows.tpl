@@ -90,8 +90,8 @@ externalCidrs. What the values name by its address may also be a Service of anot
 {{- if and $v.authProxy.issuer (eq $name "auth-proxy") -}}
 {{- $named = append $named (include "telellm.network.port" $v.authProxy.issuer | int) -}}
 {{- end -}}
-{{- $goesOut := or (has $name (list "steps" "jobs" "auth-proxy")) (and (eq $name "vllm") (not $v.vllm.offline)) -}}
-{{- if $goesOut -}}
+{{- $goesOut := or (has $name (list "steps" "jobs")) (and (eq $name "vllm") (not $v.vllm.offline)) -}}
+{{- if or $goesOut (eq $name "auth-proxy") -}}
 {{- range compact (list $v.global.proxy.http $v.global.proxy.https) -}}
 {{- $named = append $named (include "telellm.network.port" . | int) -}}
 {{- end -}}
@@ -100,6 +100,12 @@ externalCidrs. What the values name by its address may also be a Service of anot
 - to:
     {{- include "telellm.network.outside" .root | nindent 4 }}
   {{- include "telellm.network.ports" $v.networkPolicies.externalPorts | nindent 2 }}
+{{- end }}
+{{- if and (eq $name "auth-proxy") (not $v.authProxy.issuer) $v.networkPolicies.externalCidrs }}
+# a provider that has its addresses in itself, such as github
+- to:
+    {{- include "telellm.network.outside" .root | nindent 4 }}
+  {{- include "telellm.network.ports" (list 443) | nindent 2 }}
 {{- end }}
 {{- with uniq $named }}
 - to:
@@ -112,6 +118,24 @@ externalCidrs. What the values name by its address may also be a Service of anot
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* Who may reach the UI, or the proxy before it: peers. `kubectl port-forward` comes from the pod's own node: $ */}}
+{{- define "telellm.network.uiFrom" -}}
+{{- $peers := .Values.networkPolicies.uiFrom | default list -}}
+{{- with .Values.ingress -}}
+{{- if and .enabled .controllerNamespace -}}
+{{- $labels := dict "kubernetes.io/metadata.name" .controllerNamespace -}}
+{{- $peers = append $peers (dict "namespaceSelector" (dict "matchLabels" $labels)) -}}
+{{- else if .enabled -}}
+{{- $others := false -}}
+{{- range $peers }}{{- if or .namespaceSelector .ipBlock (hasKey . "namespaceSelector") }}{{- $others = true }}{{ end }}{{ end -}}
+{{- if not $others -}}
+{{- fail "ingress.controllerNamespace: empty, and networkPolicies.uiFrom names nobody outside of this namespace: the ingress would reach nothing; name its controller's namespace, such as ingress-nginx" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $peers -}}
 {{- end -}}
 
 {{/* Networks outside of the cluster, as peers: $ */}}

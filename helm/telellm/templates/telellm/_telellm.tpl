@@ -165,7 +165,7 @@ activeDeadlineSeconds: 3600
 template:
   metadata:
     labels:
-      {{- include "telellm.labels" $part | nindent 6 }}
+      {{- include "telellm.podLabels" $part | nindent 6 }}
   spec:
     {{- include "telellm.scheduling" $part | nindent 4 }}
     serviceAccountName: telellm-stage
