@@ -46,7 +46,7 @@ telellm:
 """
 CHANGES = ("minio.lifecycle.runsDays=3", "trainingOperator.resources.limits.memory=300Mi")
 """What the upgrade changes beside the chart: the store is set up again, the training operator starts anew."""
-STEPS = 600
+STEPS = 500
 RUN = (
     f"cluster.namespace={NAMESPACE}",
     "cluster.stages=[ingest, pretrain]",
