@@ -4,8 +4,9 @@
 
 The endpoint is an OpenAI-compatible server in a process of its own: each request takes a fixed time, and no more than
 the concurrency are worked on at once. The load generator, another process, sends the judge's own requests over
-connections that stay open and reads the answers without parsing them: nothing that asks can be faster. Ours is the
-judge as the stage calls it. They run by turns; the ratio is that of each turn. What the server gives at most is
+connections that stay open and reads the answers without parsing them. Ours is the judge as the stage calls it, which
+asks the references of its prompt beside the questions: both send as many requests. They run by turns; the ratio is
+that of each turn. What the server gives at most is
 the concurrency over the latency; where the machine cannot serve that, the generator shows what it can.
 """
 
@@ -18,6 +19,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +116,34 @@ def start(role: str, concurrency: int, latency: float, *more: str) -> "subproces
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"NO_PROXY": "127.0.0.1"})
 
 
+class Room:
+    """What the server works on at once; the rest waits."""
+
+    def __init__(self, concurrency: int, latency: float) -> None:
+        self.num_free, self.latency = concurrency, latency
+        self.waiting: deque[Callable[[], None]] = deque()
+        self.loop = asyncio.get_running_loop()
+
+    def work(self, answer: Callable[[], None]) -> None:
+        """Call `answer` after the latency, once there is room."""
+        if not self.num_free:
+            self.waiting.append(answer)
+            return
+        self.num_free -= 1
+        self.loop.call_later(self.latency, self.end, answer)
+
+    def end(self, answer: Callable[[], None]) -> None:
+        self.num_free += 1
+        answer()
+        if self.waiting:
+            self.work(self.waiting.popleft())
+
+
 class Requests(asyncio.Protocol):
     """One connection of the server: a request after the other, each answered after the latency."""
 
-    def __init__(self, room: asyncio.Semaphore, latency: float, answer: bytes) -> None:
-        self.room, self.latency, self.answer = room, latency, answer
+    def __init__(self, room: Room, answer: bytes) -> None:
+        self.room, self.answer = room, answer
         self.received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -128,12 +154,7 @@ class Requests(asyncio.Protocol):
         head, end, body = self.received.partition(b"\r\n\r\n")
         if end and len(body) >= content_length(head):
             self.received = b""
-            self.working = asyncio.ensure_future(self.work())
-
-    async def work(self) -> None:
-        async with self.room:
-            await asyncio.sleep(self.latency)
-        self.transport.write(self.answer)
+            self.room.work(lambda: self.transport.write(self.answer))
 
 
 def content_length(head: bytes) -> int:
@@ -157,9 +178,9 @@ async def serve(concurrency: int, latency: float) -> None:
     about = {"id": "1", "object": "chat.completion", "created": 1, "model": "served"}
     body = json.dumps(about | {"choices": [choice], "usage": usage}).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    room = asyncio.Semaphore(concurrency)
+    room = Room(concurrency, latency)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Requests(room, latency, head + body), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Requests(room, head + body), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -173,6 +194,13 @@ def cases(number: int) -> tuple[list[Any], list[str]]:
     return questions, [f"It reserves {at} resource blocks for the user equipment." for at in range(number)]
 
 
+def judge_prompt() -> Any:
+    from telellm.evaluation import judge as judging
+    from telellm.lm.prompts import load_prompt
+
+    return load_prompt(Path(judging.__file__).parent / "prompts", judging.PROMPT)
+
+
 def ask_judge(port: int, concurrency: int, number: int) -> dict[str, float]:
     from telellm.evaluation.judge import judge
     from telellm.lm.endpoint import EndpointModel
@@ -180,27 +208,27 @@ def ask_judge(port: int, concurrency: int, number: int) -> dict[str, float]:
 
     settings = {"endpoint": f"http://127.0.0.1:{port}/v1", "max_concurrency": concurrency}
     model = EndpointModel(LanguageModel.model_validate(settings), "served")
-    questions, answers = cases(number)
+    questions, answers = cases(number - len(judge_prompt().references))  # the judge asks those, too
     judge(model, questions[:1], answers[:1])  # imports
     began, busy = time.monotonic(), time.process_time()
     verdicts = judge(model, questions, answers)
     found = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - busy}
-    assert {verdict.word for verdict in verdicts} == {"yes"} and len(verdicts) == number
+    assert {verdict.word for verdict in verdicts} == {"yes"} and len(verdicts) == len(questions)
     return found
 
 
 async def load(port: int, concurrency: int, number: int) -> dict[str, float]:
     """Send `number` requests over `concurrency` connections."""
-    from telellm.evaluation import judge as judging
-    from telellm.lm.prompts import load_prompt
-
-    prompt = load_prompt(Path(judging.__file__).parent / "prompts", judging.PROMPT)
+    prompt = judge_prompt()
     before = [{"role": "system", "content": prompt.system}]
     for asked, answered in prompt.examples:
         before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     bodies = []
-    for question, text in zip(*cases(number), strict=True):
-        filled = prompt.fill({"question": question.statement, "reference": question.answer, "answer": text})
+    asked = [values for values, _ in prompt.references]
+    for question, text in zip(*cases(number - len(asked)), strict=True):
+        asked.append({"question": question.statement, "reference": question.answer, "answer": text})
+    for values in asked:
+        filled = prompt.fill(values)
         wishes = {"model": "served", "temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": 20}
         bodies.append(json.dumps(wishes | {"messages": [*before, {"role": "user", "content": filled}]}).encode())
     remaining = iter(bodies)

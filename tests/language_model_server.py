@@ -10,7 +10,8 @@ from typing import Any
 from telellm.lm.endpoint import EndpointModel
 from telellm.recipe import LanguageModel
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, dict[str, Any] | str]
+"""Status, and what is sent as JSON, or as it is."""
 
 
 def completion(text: str, logprobs: list[tuple[str, float]] | None = None) -> Answer:
@@ -38,6 +39,8 @@ class LanguageModelServer:
 
     def __init__(self) -> None:
         self.answer: Callable[[dict[str, Any], int], Answer] = lambda request, number: completion("fine")
+        self.headers = {"retry-after-ms": "5"}
+        """What it says beside each answer."""
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.busy = self.most_busy = 0
@@ -56,12 +59,13 @@ class LanguageModelServer:
                 status, body = outer.answer(request, number)
                 with lock:
                     outer.busy -= 1
-                data = json.dumps(body).encode()
+                data = (body if isinstance(body, str) else json.dumps(body)).encode()
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(data)))
-                    self.send_header("retry-after-ms", "5")
+                    for name, value in outer.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(data)
                 except OSError:  # whoever asked has gone

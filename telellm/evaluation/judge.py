@@ -8,7 +8,7 @@ from typing import Any
 
 from telellm.lm import Choice, LanguageModelClient, open_language_model
 from telellm.lm.prompts import load_prompt
-from telellm.lm.yes_no import NO, SMALLEST, YES, YesNoQuestion
+from telellm.lm.yes_no import YesNoQuestion, log_odds
 from telellm.recipe import LanguageModel, Recipe
 from telellm.records import Question
 
@@ -50,13 +50,12 @@ def judge(model: LanguageModelClient, questions: Sequence[Question], answers: Se
     What the judge says to everything (its lean, measured on the references of the prompt file) is taken off.
     """
     asked = YesNoQuestion(model, load_prompt(Path(__file__).parent / "prompts", PROMPT))
-    prompts = [
-        asked.prompt.fill({"question": question.statement, "reference": question.answer, "answer": text})
+    cases = [
+        {"question": question.statement, "reference": question.answer, "answer": text}
         for question, text in zip(questions, answers, strict=True)
         if text.strip()
     ]
-    replies = model.choose(prompts, (YES, NO), system=asked.prompt.system, examples=asked.prompt.examples)
-    verdicts = iter([read_reply(reply, asked.lean) for reply in replies])
+    verdicts = iter([read_reply(reply, asked.lean) for reply in asked.ask(cases)] if cases else [])
     return [next(verdicts) if text.strip() else Verdict(0.0) for text in answers]
 
 
@@ -64,5 +63,4 @@ def read_reply(reply: Choice, lean: float = 0.0) -> Verdict:
     """Return the verdict in a reply; nothing is guessed where yes and no are both negligible. `lean`: log-odds."""
     if not reply.mass >= LEAST_MASS:
         return Verdict(None)
-    odds = math.log(max(reply[YES], SMALLEST)) - math.log(max(reply[NO], SMALLEST))
-    return Verdict(1 / (1 + math.exp(lean - odds)))
+    return Verdict(1 / (1 + math.exp(lean - log_odds(reply))))

@@ -1,13 +1,15 @@
 """A language model at an OpenAI-compatible endpoint (vLLM in the cluster)."""
 
+import json
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 from telellm.lm.client import Choice, Turns
-from telellm.lm.http import Refused, Server, Unanswered, in_order
+from telellm.lm.http import Refused, Server, Unanswered
 from telellm.recipe import LanguageModel
 from telellm.stage import StageFailed
 
@@ -92,8 +94,11 @@ class EndpointModel:
         for asked, answered in examples:
             before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
         about = {"model": self.name, "temperature": 0} | wishes
-        requests = (about | {"messages": [*before, {"role": "user", "content": prompt}]} for prompt in prompts)
-        return self._send("chat/completions", requests, read)
+        whole = json.dumps(about | {"messages": [*before, {"role": "user", "content": ""}]})
+        end = '""}]}'  # what is alike in all requests is encoded once
+        start = whole.removesuffix(end)
+        bodies = (f"{start}{json.dumps(prompt)}{end[2:]}".encode() for prompt in prompts)
+        return self._send("chat/completions", bodies, read)
 
     def embed(self, texts: Iterable[Sequence[str]]) -> Iterator[list[list[float]]]:
         """Yield the embeddings of each group of texts, in order; the server's model is one that embeds."""
@@ -102,16 +107,16 @@ class EndpointModel:
             return [found["embedding"] for found in sorted(answer["data"], key=lambda found: int(found["index"]))]
 
         about = {"model": self.name, "encoding_format": "float"}
-        return self._send("embeddings", (about | {"input": list(group)} for group in texts), read)
+        bodies = (json.dumps(about | {"input": list(group)}).encode() for group in texts)
+        return self._send("embeddings", bodies, read)
 
-    def _send(self, path: str, requests: Iterable[dict[str, Any]], read: Callable[[Answer], T]) -> Iterator[T]:
+    def _send(self, path: str, bodies: Iterable[bytes], read: Callable[[Answer], T]) -> Iterator[T]:
         """Yield what `read` makes of the answer to each request, in order; `max_concurrency` are in flight."""
         settings = self.settings
         key = os.environ.get("OPENAI_API_KEY") or "none"
         server = Server(settings.endpoint, key, settings.timeout_seconds, ATTEMPTS, settings.max_concurrency)
-        ahead = AHEAD * settings.max_concurrency
         try:
-            for answer in in_order(lambda wish: server.post(path, wish), requests, settings.max_concurrency, ahead):
+            for answer in server.post_each(path, bodies, AHEAD * settings.max_concurrency):
                 try:
                     self.usage.update(_usage(answer))
                     result = read(answer)
@@ -123,8 +128,6 @@ class EndpointModel:
                 yield result
         except (Unanswered, Refused) as error:
             self._explain(error)
-        finally:
-            server.close()
 
     def _explain(self, error: Unanswered | Refused) -> NoReturn:
         """Raise the server's failure with what to do."""
@@ -152,16 +155,23 @@ def choice_of_first_tokens(tops: Sequence[tuple[str, float]], options: Sequence[
     for gets what it has at most: the least of the listed probabilities, or what they leave of 1.
     """
     found = dict.fromkeys(options, 0.0)
+    among = tuple(options)
     for token, probability in tops:
-        text = token.strip().casefold()
-        fitting = [option for option in options if text and option.casefold().startswith(text)]
-        if len(fitting) == 1:
-            found[fitting[0]] += probability
+        if (meant := _meant(token, among)) is not None:
+            found[meant] += probability
     mass = sum(found.values())
     floor = max(min(1 - sum(p for _, p in tops), min((p for _, p in tops), default=1)), 1e-9)
     filled = {option: probability or floor for option, probability in found.items()}
     total = sum(filled.values())
     return Choice({option: probability / total for option, probability in filled.items()}, min(mass, 1.0))
+
+
+@lru_cache(maxsize=4096)
+def _meant(token: str, options: tuple[str, ...]) -> str | None:
+    """Return the one option that begins with a token; remembered, for the likely tokens stay the same."""
+    text = token.strip().casefold()
+    fitting = [option for option in options if text and option.casefold().startswith(text)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _usage(answer: Answer) -> dict[str, int]:
