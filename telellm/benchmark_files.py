@@ -7,7 +7,7 @@ with a password, as TeleQnA is published. Nothing is unpacked to the disk.
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -41,16 +41,25 @@ def find_files(name: str, field: str) -> list[Path]:
 
     Raises `RecipeError` where there is none.
     """
+    return [path for _, path in find_chosen(name, field, list)]
+
+
+def find_chosen(name: str, field: str, choose: Callable[[Sequence[str]], list[str]]) -> list[tuple[str, Path]]:
+    """Return the files that `choose` takes, given the names of all in the folder: each one's name and local path.
+
+    Of a bucket, no others are fetched. Raises `RecipeError` where there is none at all.
+    """
     if "://" in name:
-        return _fetched(name, field)
+        return _fetched(name, field, choose)
     path = Path(name)
     if not path.exists():
         raise RecipeError(f"{field}: {path} does not exist")
     if not path.is_dir():
-        return [path]
-    if files := sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES):
-        return files
-    raise RecipeError(f"{field}: {path}: no {_kinds()} file is there")
+        return [(chosen, path) for chosen in choose([path.name])]
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise RecipeError(f"{field}: {path}: no {_kinds()} file is there")
+    return [(chosen, path / chosen) for chosen in choose([p.relative_to(path).as_posix() for p in files])]
 
 
 def read_rows(path: Path, field: str, password_variable: str = "") -> Iterator[Any]:
@@ -113,11 +122,17 @@ def _rows_of(whole: Any) -> Iterator[Any]:
     if isinstance(whole, list):
         is_row = len(whole) > 1 and isinstance(whole[0], str) and not isinstance(whole[1], str)
         yield from [whole] if is_row else whole
-    elif any(isinstance(value, str) and str(key).lower() in QUESTION_FIELDS for key, value in whole.items()):
+    elif _is_row(whole):
         yield whole
     else:
         for value in whole.values():
             yield from value if _is_table(value) else [value]
+
+
+def _is_row(whole: dict[str, Any]) -> bool:
+    """Say whether an object is a row itself: it asks something, or holds no other rows."""
+    asks = any(isinstance(value, str) and str(key).lower() in QUESTION_FIELDS for key, value in whole.items())
+    return asks or (bool(whole) and not any(isinstance(value, dict) or _is_table(value) for value in whole.values()))
 
 
 def _is_table(value: Any) -> bool:
@@ -194,19 +209,25 @@ def _kinds() -> str:
     return f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 
 
-def _fetched(uri: str, field: str) -> list[Path]:
+def _fetched(uri: str, field: str, choose: Callable[[Sequence[str]], list[str]]) -> list[tuple[str, Path]]:
     """Return local copies of a benchmark file, or of those in a folder, of a bucket."""
     parent, _, place = uri.rstrip("/").rpartition("/")
-    store, files = Store.open(parent), []
-    for key, stamp in store.stamps(place):
-        if key == place or PurePosixPath(key).suffix.lower() in SUFFIXES:
-            state = sha256(f"{uri}\0{key}\0{stamp}".encode()).hexdigest()[:20]
-            target = cache_directory() / "benchmarks" / state / PurePosixPath(key).name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                with replacing(target) as temporary:
-                    store.download(key, temporary)
-            files.append(target)
-    if not files:
+    store = Store.open(parent)
+    stamps = {
+        key.removeprefix(f"{place}/"): (key, stamp)
+        for key, stamp in store.stamps(place)
+        if key == place or PurePosixPath(key).suffix.lower() in SUFFIXES
+    }
+    if not stamps:
         raise RecipeError(f"{field}: {uri}: no {_kinds()} file is there")
+    files = []
+    for chosen in choose(list(stamps)):
+        key, stamp = stamps[chosen]
+        state = sha256(f"{uri}\0{key}\0{stamp}".encode()).hexdigest()[:20]
+        target = cache_directory() / "benchmarks" / state / PurePosixPath(key).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            with replacing(target) as temporary:
+                store.download(key, temporary)
+        files.append((chosen, target))
     return files

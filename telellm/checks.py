@@ -29,6 +29,8 @@ def _mistakes(recipe: Recipe) -> list[str]:
         mistakes += _missing("corpus.decontaminate.benchmarks", path)
     for benchmark in recipe.evaluation.multiple_choice:
         mistakes += _missing(f"evaluation.multiple_choice: {benchmark.name}", benchmark.path)
+    for task in recipe.evaluation.forgetting:
+        mistakes += _missing(f"evaluation.forgetting: {task.task}", task.path)
     if not recipe.evaluation.general.text.startswith("package:"):
         mistakes += _missing("evaluation.general.text", recipe.evaluation.general.text)
     models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from telellm.benchmark_questions import all_files, read_texts, reader_digest
+from telellm.general_tasks import general_digest, general_texts
 from telellm.recipe import Recipe
 from telellm.store import sha256_file
 from telellm.text_files import read_texts as read_plain_texts
@@ -14,13 +15,15 @@ GENERAL = "evaluation.general.text"
 
 
 def read_tested(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (source, text) pairs: questions of benchmarks, and general text.
+    """Yield (source, text) pairs: questions of benchmarks and of general tasks, and general text.
 
     What is scored is among them without being named under `corpus.decontaminate`.
     """
     evaluation = recipe.evaluation
     for path, variable in all_files(recipe.corpus.decontaminate.benchmarks, evaluation.multiple_choice, BENCHMARKS):
         yield from ((path.name, text) for text in read_texts(path, BENCHMARKS, variable))
+    for task in evaluation.forgetting:
+        yield from ((task.task, text) for text in general_texts(task))
     if general := _general_text(recipe):
         store, names = text_files(general, GENERAL)
         yield from (("general text", text) for name in names for text in read_plain_texts(store, name))
@@ -33,6 +36,7 @@ def tested_digest(recipe: Recipe) -> list[str]:
         path for path, _ in all_files(recipe.corpus.decontaminate.benchmarks, evaluation.multiple_choice, BENCHMARKS)
     ]
     digests = [*map(sha256_file, files), *text_digests(_general_text(recipe), GENERAL)]
+    digests += [digest for task in evaluation.forgetting for digest in general_digest(task)]
     here = Path(__file__)
     code = [sha256_file(here.with_name(f"{name}.py")) for name in ("overlap", "tested", "text_files")]
     return [*reader_digest(), *code, *digests] if digests else []

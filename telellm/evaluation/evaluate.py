@@ -6,6 +6,7 @@ from typing import Any
 
 from telellm.benchmark_questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
+from telellm.evaluation.forgetting import add_up_general, describe_general
 from telellm.evaluation.judge import PROMPT, add_verdicts, judge_of
 from telellm.evaluation.literature import NOTHING, add_up_literature, read_unseen
 from telellm.evaluation.local import Asked, Found, measure_local
@@ -15,6 +16,7 @@ from telellm.evaluation.results import TELE_EVAL, Row, row, write_results
 from telellm.evaluation.scores import Score, add_up, add_up_texts
 from telellm.evaluation.semscore import add_semscores
 from telellm.evaluation.texts import FIELD, GENERAL, read_general
+from telellm.general_tasks import general_digest, read_general_task
 from telellm.lm import language_model_digest
 from telellm.lm.models import model_digest
 from telellm.recipe import Evaluation, Model, Recipe
@@ -35,6 +37,7 @@ def _identity(recipe: Recipe) -> list[str]:
         digests.append(language_model_digest(judge, recipe.model))
     if "general" in settings.metrics:
         digests += text_digests(settings.general.text, FIELD)
+    digests += [digest for task in settings.forgetting for digest in general_digest(task)]
     digests += open_book_identity(recipe.retrieval)
     return [*digests, *(digest for benchmark in settings.multiple_choice for digest in benchmark_digest(benchmark))]
 
@@ -80,6 +83,7 @@ def evaluate(
         | _describe_file(asked, benchmark, found.not_measured[f"multiple_choice.{benchmark}"])
         for benchmark, chosen in found.choices.items()
     }
+    scores["forgetting"] = describe_general(asked.tasks, metrics)
     chosen = [one.row(benchmark) for benchmark, choices in found.choices.items() for one in choices]
     rows = [*found.rows, *chosen, *found.others]
     write_results(context.directory, rows, scores)
@@ -105,7 +109,7 @@ def headline(metrics: Mapping[str, Mapping[str, Any]], number: int) -> str:
     }
     parts = [text.format(metrics[name]["value"]) for name, text in words.items() if name in metrics]
     for name, score in metrics.items():
-        if name.startswith("multiple_choice.") and name.endswith(".accuracy"):
+        if name.startswith(("multiple_choice.", "forgetting.")) and name.endswith(".accuracy"):
             parts.append(f"{name.split('.')[1]} {score['value']:.0%}")
     return ", ".join([f"{number:,} questions", *parts])
 
@@ -120,6 +124,7 @@ def _what_is_asked(settings: Evaluation, questions: Output, held_out: Output | N
         questions=asked,
         benchmarks={benchmark.name: read_choices(benchmark, settings.seed) for benchmark in settings.multiple_choice},
         general=read_general(settings.general, settings.seed) if reads_general else (),
+        tasks={task.task: read_general_task(task, settings.seed) for task in settings.forgetting},
         unseen=read_unseen(held_out, settings.literature, settings.seed) if reads_unseen and held_out else NOTHING,
     )
 
@@ -132,7 +137,7 @@ def _row(question: Question) -> Row:
 
 def _metrics(found: Found) -> dict[str, Score]:
     general = [row for row in found.others if row["task"] == GENERAL]
-    others = add_up_texts(GENERAL, general) | add_up_literature(found.others)
+    others = add_up_texts(GENERAL, general) | add_up_literature(found.others) | add_up_general(found.others)
     return add_up(found.rows) | add_up_choices(found.choices) | others
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from telellm.benchmark_questions import ChoiceQuestions
 from telellm.evaluation.answers import answer
+from telellm.evaluation.forgetting import ask_general
 from telellm.evaluation.literature import NOTHING, Unseen, ask_unseen
 from telellm.evaluation.multiple_choice import Choices, ask_choices
 from telellm.evaluation.perplexity import measure_answers
 from telellm.evaluation.results import Row
 from telellm.evaluation.texts import GENERAL, Text, measure_texts, text_rows
+from telellm.general_tasks import GeneralQuestions
 from telellm.lm.models import load_model, load_tokenizer
 from telellm.progress import Progress
 from telellm.recipe import Evaluation
@@ -26,6 +28,8 @@ class Asked:
     benchmarks: Mapping[str, ChoiceQuestions]
     general: Sequence[Text] = ()
     unseen: Unseen = NOTHING
+    tasks: Mapping[str, GeneralQuestions] = field(default_factory=dict)
+    """Of general ability, by their names."""
 
 
 @dataclass
@@ -62,6 +66,9 @@ def measure_local(
         progress.start(len(asked.general), "general texts")
         read = measure_texts(model, tokenizer, asked.general, size, progress.advance)
         found.others += text_rows(GENERAL, asked.general, read)
+    for task, general in asked.tasks.items():
+        progress.start(len(general.questions), f"questions of {task}")
+        found.others += ask_general(model, tokenizer, task, general, size, progress.advance)
     if asked.unseen:
         found.others += ask_unseen(model, tokenizer, asked.unseen, size, progress)
     if {"semscore", "llm_eval"} & set(settings.metrics):

@@ -57,14 +57,14 @@ class Choices:
     @property
     def correct(self) -> float:
         """Whether the likeliest option over all orders is the right one; a part of 1 where several are as likely."""
-        return _share(self.totals, self.question.answer)
+        return share(self.totals, self.question.answer)
 
     @property
     def correct_by_order(self) -> list[float]:
         """The same for each order by itself: what a single run would have counted."""
         answer = self.question.answer
         return [
-            _share(scores, order.index(answer)) for order, scores in zip(self.orders, self.log_likelihoods, strict=True)
+            share(scores, order.index(answer)) for order, scores in zip(self.orders, self.log_likelihoods, strict=True)
         ]
 
     @property
@@ -186,9 +186,10 @@ def noise_floor(choices: Sequence[Choices], confidence: float) -> float | None:
     return NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(variance)
 
 
-def _share(scores: Sequence[float], right: int) -> float:
+def share(scores: Sequence[float], right: int, tie: float = TIE) -> float:
+    """Return 1 where the right option has the greatest score, a part of it where several have it, else 0."""
     best = max(scores)
-    likeliest = [place for place, score in enumerate(scores) if best - score < TIE]
+    likeliest = [place for place, score in enumerate(scores) if best - score < tie]
     return 1 / len(likeliest) if right in likeliest else 0.0
 
 

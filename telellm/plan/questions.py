@@ -10,6 +10,12 @@ from telellm.recipe import LanguageModel, Recipe, RecipeError
 TOKENS_PER_WORD = 1.4
 PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "judge": 150, "choice": 120}
 """Instructions and examples around what is asked about."""
+GENERAL_TOKENS = {"hellaswag": 200}
+"""Prompt and options of a question of general ability, where they are not those of multiple choice."""
+GENERAL_EXAMPLES = {"gsm8k": 5}
+"""Examples before it, where the recipe leaves them to the task."""
+WRITTEN_TOKENS = 256
+"""Longest answer to a question of general ability that is written."""
 QUESTION_TOKENS = 120
 """Question, answer, kind and evidence, as a model writes them about a piece."""
 ANSWER_TOKENS = 35
@@ -73,7 +79,12 @@ def evaluating(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, pipelin
         read += answered * (PROMPT_TOKENS["judge"] + settings.max_answer_tokens)
     for benchmark in settings.multiple_choice:
         read += benchmark.max_questions * (settings.rotations or ORDERS) * PROMPT_TOKENS["choice"]
+    for task in settings.forgetting:
+        examples = GENERAL_EXAMPLES.get(task.task, 0) if task.few_shot is None else task.few_shot
+        read += task.max_questions * GENERAL_TOKENS.get(task.task, PROMPT_TOKENS["choice"]) * (1 + examples)
+        written += task.max_questions * WRITTEN_TOKENS if task.task == "gsm8k" else 0
     sets = [(each.name, each.max_questions) for each in settings.multiple_choice]
+    sets += [(each.task, each.max_questions) for each in settings.forgetting]
     if uncounted := [name for name, number in sets if not number]:
         notes.append(f"evaluation: how many questions {', '.join(uncounted)} hold is not known: they are not counted")
     seconds = num_models * asking_flops(shape, read, written) / speed.one

@@ -8,14 +8,14 @@ to the working folder.
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
-from telellm.recipe.evaluation import Benchmark, Evaluation, General, Literature
+from telellm.recipe.evaluation import Benchmark, Evaluation, General, GeneralTask, Literature
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model
 from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
@@ -37,6 +37,7 @@ __all__ = [
     "Evaluation",
     "Gate",
     "General",
+    "GeneralTask",
     "Index",
     "Ingest",
     "Instruct",
@@ -286,8 +287,8 @@ def _walk(location: Iterable[str]) -> Any:
                 current = LanguageModel
         elif current == dict[str, Source]:
             field, current = None, Source
-        elif current == list[Benchmark]:
-            field, current = None, Benchmark
+        elif current in (list[Benchmark], list[GeneralTask]):
+            field, current = None, get_args(current)[0]
         else:
             return field, None
     return field, current

@@ -73,6 +73,25 @@ class Literature(Settings):
     )
 
 
+class GeneralTask(Settings):
+    """Section `evaluation.forgetting[]`: a task of general ability, asked as lm-eval asks it; the corpus is scanned."""
+
+    task: Literal["mmlu", "hellaswag", "arc_easy", "arc_challenge", "gsm8k"] = Field(
+        description="Name of the task, in lm-eval and in reports.",
+    )
+    path: PathOrUri = Field(
+        description="Folder of the data set as its publisher lays it out (Parquet, JSON, JSONL), here or in a bucket: "
+        "a copy of cais/mmlu, Rowan/hellaswag, allenai/ai2_arc or openai/gsm8k. Nothing is fetched from the hub."
+    )
+    few_shot: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Examples before each question; empty: as many as in lm-eval (gsm8k 5, others 0).",
+    )
+    max_questions: int = Field(0, ge=0, description="Questions that are asked, drawn by lot; 0: all.")
+
+
 class Evaluation(Settings):
     """Section `evaluation`."""
 
@@ -92,6 +111,9 @@ class Evaluation(Settings):
         ge=0,
         description="Orders of its options in which such a question is asked; 0: as many as it has options.",
     )
+    forgetting: list[GeneralTask] = Field(
+        [], description="Tasks of general ability that each model is asked, to see what it forgets."
+    )
     general: General = General()  # type: ignore[call-arg]
     literature: Literature = Literature()  # type: ignore[call-arg]
     embedder: ModelName = Field(
@@ -107,7 +129,8 @@ class Evaluation(Settings):
     def scores(self) -> list[str]:
         """The names of the scores that a recipe may speak of."""
         chosen = [f"multiple_choice.{benchmark.name}.accuracy" for benchmark in self.multiple_choice]
-        return [*SCORES, *chosen]
+        tasks = [f"forgetting.{one.task}.accuracy" for one in self.forgetting]
+        return [*SCORES, *chosen, *tasks]
 
     @field_validator("multiple_choice")
     @classmethod
@@ -116,3 +139,11 @@ class Evaluation(Settings):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two benchmarks are called {', '.join(twice)}; give each a name of its own")
         return benchmarks
+
+    @field_validator("forgetting")
+    @classmethod
+    def _tasks_differ(cls, tasks: list[GeneralTask]) -> list[GeneralTask]:
+        names = [one.task for one in tasks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} is named twice; name each task once")
+        return tasks

@@ -130,19 +130,26 @@ OTHERS = {
 """Those of tasks that have no benchmark's name."""
 
 
+NAMED = ("multiple_choice.", "forgetting.")
+"""Tasks with a name of their own: each has an accuracy."""
+
+
 def about(metric: str) -> Metric:
-    """Return what is known of a metric; `multiple_choice.<benchmark>.accuracy` is one for each benchmark."""
+    """Return what is known of a metric; each benchmark and task has its own, `multiple_choice.<name>.accuracy`."""
     if metric in METRICS or metric in OTHERS:
         return METRICS.get(metric) or OTHERS[metric]
     task = metric.rpartition(".")[0]
-    name = task.partition(".")[2]
+    kind, _, name = task.partition(".")
+    if kind == "forgetting":
+        title, does = f"general ability, {name}", f"answers questions of {name} rightly"
+        return _higher(title, does, "pretrained", task, _column("correct"))
     return _higher(f"{name} accuracy", f"chooses the right option of {name}", "pretrained", task, _column("correct"))
 
 
 def metrics_of(rows: Iterable[Row]) -> list[str]:
     """Return the names of all metrics that may be measured on the rows."""
     tasks = dict.fromkeys(row["task"] for row in rows)
-    chosen = [f"{task}.accuracy" for task in tasks if task.startswith("multiple_choice.")]
+    chosen = [f"{task}.accuracy" for task in tasks if task.startswith(NAMED)]
     return [*METRICS, *chosen, *(metric for metric, about in OTHERS.items() if about.task in tasks)]
 
 

@@ -9,7 +9,7 @@ from telellm.recipe import Evaluation, Recipe
 from telellm.report import gather, questions
 from telellm.report.compare import compare_models, interval_text
 from telellm.report.gate import decide
-from telellm.report.metrics import METRICS, OTHERS, about, shown, shown_difference
+from telellm.report.metrics import METRICS, NAMED, OTHERS, about, shown, shown_difference
 from telellm.report.page import ROOM, page_template
 from telellm.report.retrieval import METRICS as RETRIEVAL_METRICS
 from telellm.report.retrieval import describe_retrieval
@@ -156,7 +156,7 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
 def _measured_metrics(facts: Mapping[str, Any]) -> list[str]:
     """Return the metrics that the report shows: Tele-Eval's, and those of other tasks that were measured."""
     found = dict.fromkeys(metric for model in facts["models"] for metric in model["metrics"])
-    chosen = [metric for metric in found if metric.startswith("multiple_choice.") and metric.endswith(".accuracy")]
+    chosen = [metric for metric in found if metric.startswith(NAMED) and metric.endswith(".accuracy")]
     return [*METRICS, *chosen, *(metric for metric in OTHERS if metric in found)]
 
 

@@ -24,7 +24,8 @@ def test_every_file_that_is_missing_is_named_with_what_is_there(folder):
     text = SMALL.replace("path: raw", "path: rwa") + (
         "truth: nowhere/truth\ncorpus: {decontaminate: {benchmarks: [a.jsonl]}}\n"
         "training: {pack: {replay: instructions.jsonl/x}, instruct: {data: i.jsonl}}\n"
-        "evaluation: {embedder: ./none, multiple_choice: [{name: quiz, path: q.zip}]}\n"
+        "evaluation: {embedder: ./none, multiple_choice: [{name: quiz, path: q.zip}],\n"
+        "  forgetting: [{task: mmlu, path: mmul}]}\n"
     )
     with pytest.raises(RecipeError) as caught:
         check(parse(text, folder=folder))
@@ -37,6 +38,7 @@ def test_every_file_that_is_missing_is_named_with_what_is_there(folder):
         "corpus.decontaminate.benchmarks",
         "evaluation.embedder",
         "evaluation.multiple_choice: quiz",
+        "evaluation.forgetting: mmlu",
     ):
         assert f"{field}: " in said
     assert (

@@ -357,3 +357,20 @@ def test_the_gate_asks_only_for_scores_that_the_recipe_knows(addition, said):
         "gate: {metric: multiple_choice.quiz.accuracy, losses: {general.perplexity: 1}}"
     )
     assert parse(SMALL + quiz).gate.losses == {"general.perplexity": 1.0}
+
+
+def test_a_loss_of_general_ability_is_something_that_the_gate_may_limit():
+    section = "evaluation: {forgetting: [{task: hellaswag, path: s3://raw/hellaswag}]}\n"
+    recipe = parse(SMALL + section + "gate: {losses: {forgetting.hellaswag.accuracy: 0.02}}")
+    assert recipe.gate.losses == {"forgetting.hellaswag.accuracy": 0.02}
+    assert '"forgetting.mmlu.accuracy" is not a score' in refusal(
+        SMALL + section + "gate: {losses: {forgetting.mmlu.accuracy: 0.02}}"
+    )
+    said = refusal(SMALL + "evaluation: {forgetting: [{task: helaswag, path: a}]}")
+    assert 'evaluation.forgetting.0.task: "helaswag" is not a task' in said and 'did you mean "hellaswag"?' in said
+    assert "mmlu is named twice" in refusal(
+        SMALL + "evaluation: {forgetting: [{task: mmlu, path: a}, {task: mmlu, path: b}]}"
+    )
+    assert 'there is no field "shots"\n  known fields: task, path, few_shot' in refusal(
+        SMALL + "evaluation: {forgetting: [{task: mmlu, path: a, shots: 3}]}"
+    )

@@ -16,6 +16,7 @@ from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document, Question
 from telellm.stage import StageFailed
 from telellm.store import Store
+from tests.general_data import write_general_data
 from tests.stages import documents, given, rejects, run
 
 QUESTION = "Why does a base station send its synchronisation signals on several beams in turn?"
@@ -206,6 +207,17 @@ def test_benchmarks_may_lie_in_a_store(store: Store, recipe_with: Callable[..., 
             store,
             documents=place,
         )
+
+
+def test_what_general_ability_is_scored_on_is_a_benchmark_too(
+    recipe_with: RecipeWith, directory_store: Store, tmp_path: Path
+) -> None:
+    recipe = recipe_with(f"evaluation.forgetting=[{{task: hellaswag, path: {write_general_data(tmp_path)}/hellaswag}}]")
+    leak = "Rowing: A man sits in a boat. He rows across the lake."
+    leaked = Document.create("web", "a", f"{prose(1)}\n\n{leak}\n\n{prose(2)}")
+    output = run(decontaminate, recipe, directory_store, documents=given([leaked], recipe, directory_store))
+    assert [document.content for document in documents(output)] == [f"{prose(1)}\n\n{prose(2)}"]
+    assert output.summary()["found"] == {"hellaswag": 1}
 
 
 def test_what_multiple_choice_is_scored_on_is_a_benchmark_without_being_named_twice(

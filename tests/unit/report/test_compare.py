@@ -1,5 +1,7 @@
 from typing import Any
 
+import pytest
+
 from telellm.recipe import Evaluation
 from telellm.report.bootstrap import Difference
 from telellm.report.compare import compare_models, verdict
@@ -58,3 +60,21 @@ def test_a_benchmark_is_compared_over_its_own_questions() -> None:
     )
     assert found["multiple_choice.other-quiz.accuracy"]["n"] == 1
     assert not [entry for entry in compare_models(rows, SETTINGS, "train") if "choice" in entry["metric"]]
+
+
+def test_general_ability_is_compared_over_the_questions_of_its_task() -> None:
+    def answered(number: int, correct: float, task: str = "gsm8k") -> dict[str, Any]:
+        row = {"id": f"{task}_{number}", "statement": "How many?", "split": "benchmark"}
+        return row | {"task": f"forgetting.{task}", "correct": correct}
+
+    rows = {
+        "base": [row(1), *(answered(number, float(number > 1)) for number in range(9)), answered(1, 1.0, "mmlu")],
+        "pretrained": [row(1), *(answered(number, 0.0) for number in range(9)), answered(1, 1.0, "mmlu")],
+    }
+    found = {entry["metric"]: entry for entry in compare_models(rows, SETTINGS)}
+    lost = found["forgetting.gsm8k.accuracy"]
+    assert (lost["n"], lost["better"]) == (9, False) and lost["difference"] == pytest.approx(-7 / 9)
+    assert (
+        "answers questions of gsm8k rightly less often than the base (general ability, gsm8k −0.778" in lost["verdict"]
+    )
+    assert found["forgetting.mmlu.accuracy"]["n"] == 1

@@ -62,6 +62,7 @@ def test_the_report_has_every_part_that_others_read(facts: dict[str, Any]) -> No
             "semscore.mean",
             "llm_eval.accuracy",
             "multiple_choice.quiz.accuracy",
+            "forgetting.hellaswag.accuracy",
         ):
             assert set(model["metrics"][metric]) == {"value", "stderr", "n"}
     assert facts["gate"] is None
@@ -123,7 +124,7 @@ def test_the_page_opens_without_a_network_and_runs_nothing(output: Output) -> No
     assert page.references and all(reference.startswith("#") or reference == PAGE for reference in page.references)
     assert PAGE in page.references and PAGE in output.names()
     assert "script" not in page.tags and "&lt;script&gt;alert(1)" in text
-    assert page.tags.count("svg") == 5 + 2
+    assert page.tags.count("svg") == 6 + 2
 
 
 def test_every_section_that_the_page_links_to_is_there(output: Output) -> None:
@@ -167,6 +168,17 @@ def test_a_truth_that_is_not_there_is_the_users_mistake(finished: Run) -> None:
     recipe, store, inputs = finished
     with pytest.raises(RecipeError, match="is not a folder"):
         execute(report, recipe.model_copy(update={"truth": "/nowhere/truth"}), store, "run-4", inputs)
+
+
+def test_general_ability_is_shown_with_what_was_lost(facts: dict[str, Any], output: Output) -> None:
+    text = output.path("report.html").read_text()
+    assert "General ability</h3>" in text and "acc_norm, 5 examples" in text
+    assert "no &lt;i&gt;such&lt;/i&gt; answer 2" in text
+    lost = "The pretrained model answers questions of hellaswag rightly less often than the base"
+    assert any(found["verdict"].startswith(lost) for found in facts["comparisons"]) and lost in text
+    line = next(line for line in output.summary()["lines"] if line.startswith("general ability, hellaswag"))
+    assert "base 0.667 → pretrained 0.333 → instruct 0.467" in line and "pretrained − base −0.333" in line
+    assert "| general ability, hellaswag |" in output.path("model-card.md").read_text()
 
 
 def test_multiple_choice_is_shown_with_what_its_accuracy_means(facts: dict[str, Any], output: Output) -> None:
