@@ -110,8 +110,9 @@ pipeline.
 the chart, and with them all such objects in the whole cluster: set `trainingOperator.crd`,
 `pipelines.definitions.argo` and `pipelines.definitions.scheduledWorkflows` to false where others use them.
 
-The pod of `helm test` stays, with its log (`helm test --logs`), until the next test or the end of the chart; with
-`helm uninstall --no-hooks` delete it yourself: `kubectl delete pod telellm-test`.
+`helm test` does what `telellm doctor` does; with `serving.enabled`, a second pod lets the served model list itself and
+answer a question of Tele-Eval. The pods stay, with their logs (`helm test --logs`), until the next test or the end of
+the chart; with `helm uninstall --no-hooks` delete them yourself: `kubectl delete pod telellm-test`.
 
 ## Without a way out
 

@@ -1,10 +1,13 @@
 """Server check: does a model's server answer a question of Tele-Eval, how fast, and how well?"""
 
+import http.client
 import json
 import math
 import os
 import time
-from collections.abc import Generator, Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from telellm import registry
@@ -16,6 +19,7 @@ from telellm.stage import known_runs
 from telellm.store import Store
 
 ANSWER_TOKENS = 48
+TIMEOUT_SECONDS = 120
 SHORTEST = 3
 """A shorter answer is none (characters)."""
 
@@ -37,53 +41,63 @@ def check_server(url: str, store: Store, recipe: Recipe | None = None, name: str
     `url` ends in /v1; `name`: the model, by default the first that the server lists. Nearness is measured with the
     embedder of a recipe.
     """
-    import httpx2
-
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    server = _Server(url)
     try:
-        with httpx2.Client(base_url=url.rstrip("/"), headers=headers, timeout=120) as client:
-            listed = client.get("/models")
-            listed.raise_for_status()
-            names = [entry["id"] for entry in listed.json()["data"]]
-            model = name or names[0]
-            yield Check("server", "ok", f"{url} serves {', '.join(names[:5])}")
-            question = find_question(store, model)
-            if question is None:
-                yield Check(
-                    "server answer",
-                    "failed",
-                    f"{store.uri} has no question of Tele-Eval; name the --store of a finished run, or make one: "
-                    "telellm "
-                    "run RECIPE",
-                )
-                return
-            said = yield from _check_answer(client, model, question)
-            yield _check_likelihood(client, model, question)
-            if recipe is not None and said:
-                yield _check_meaning(said, question, recipe)
-    except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+        with server.ask("/models") as listed:
+            names = [entry["id"] for entry in json.load(listed)["data"]]
+        model = name or names[0]
+        yield Check("server", "ok", f"{url} serves {', '.join(names[:5])}")
+        question = find_question(store, model)
+        if question is None:
+            yield Check(
+                "server answer",
+                "failed",
+                f"{store.uri} has no question of Tele-Eval; name the --store of a finished run, or make one: telellm "
+                "run RECIPE",
+            )
+            return
+        said = yield from _check_answer(server, model, question)
+        yield _check_likelihood(server, model, question)
+        if recipe is not None and said:
+            yield _check_meaning(said, question, recipe)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
         yield Check("server", "failed", f"{url}: {error}; is it an OpenAI-compatible server whose URL ends in /v1?")
 
 
-def _check_answer(client: Any, model: str, question: dict[str, str]) -> Generator[Check, None, str]:
+class _Server:
+    """A server to ask, with the key of the environment, by Python's own library: the launcher's image has no other."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        key = os.environ.get("OPENAI_API_KEY")
+        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+    def ask(self, path: str, asked: Mapping[str, Any] | None = None) -> Any:
+        """Return an answer, open; raises `HTTPError` for one that is none."""
+        data = None if asked is None else json.dumps(asked).encode()
+        request = urllib.request.Request(self.url + path, data, self.headers)
+        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+
+
+def _check_answer(server: _Server, model: str, question: dict[str, str]) -> Generator[Check, None, str]:
     """Yield whether an answer came and how fast; returns it, "" where none came."""
     began = time.monotonic()
     first, said, tokens = 0.0, "", 0
     asked = {"model": model, "stream": True, "max_tokens": ANSWER_TOKENS, "temperature": 0}
     message = {"messages": [{"role": "user", "content": question["statement"]}]}
-    with client.stream("POST", "/chat/completions", json=asked | message) as answer:
-        if answer.status_code != 200:
-            answer.read()
-            yield Check("server answer", "failed", f"status {answer.status_code}: {answer.text[:200]}")
-            return ""
-        for line in answer.iter_lines():
-            if not line.startswith("data:") or line.endswith("[DONE]"):
-                continue
-            choices = json.loads(line.removeprefix("data:")).get("choices") or [{}]
-            if piece := choices[0].get("delta", {}).get("content"):
-                first = first or time.monotonic() - began
-                said, tokens = said + piece, tokens + 1
+    try:
+        with server.ask("/chat/completions", asked | message) as answer:
+            for line in (raw.decode("utf-8", "replace").strip() for raw in answer):
+                if not line.startswith("data:") or line.endswith("[DONE]"):
+                    continue
+                choices = json.loads(line.removeprefix("data:")).get("choices") or [{}]
+                if piece := choices[0].get("delta", {}).get("content"):
+                    first = first or time.monotonic() - began
+                    said, tokens = said + piece, tokens + 1
+    except urllib.error.HTTPError as error:
+        told = error.read(200).decode("utf-8", "replace")
+        yield Check("server answer", "failed", f"status {error.code}: {told}")
+        return ""
     seconds = time.monotonic() - began
     if len(said.strip()) < SHORTEST:
         yield Check("server answer", "failed", f'no answer came to "{question["statement"]}" in {seconds:.1f} s')
@@ -94,18 +108,18 @@ def _check_answer(client: Any, model: str, question: dict[str, str]) -> Generato
     return said
 
 
-def _check_likelihood(client: Any, model: str, question: dict[str, str]) -> Check:
+def _check_likelihood(server: _Server, model: str, question: dict[str, str]) -> Check:
     """Ask how likely the reference answer is: of the prompt's own tokens (`echo`), as vLLM gives them."""
     prompt = PROMPT.format(statement=question["statement"])
     asked = {"model": model, "prompt": f"{prompt} {question['answer']}", "echo": True, "logprobs": 1, "max_tokens": 1}
-    answer = client.post("/completions", json=asked | {"temperature": 0})
     try:
-        found = answer.json()["choices"][0]["logprobs"]
+        with server.ask("/completions", asked | {"temperature": 0}) as answer:
+            found = json.load(answer)["choices"][0]["logprobs"]
         pairs = zip(found["text_offset"], found["token_logprobs"], strict=True)
         end = len(prompt) + 1 + len(question["answer"])
         scores = [score for at, score in pairs if len(prompt) <= at < end and score is not None]
         perplexity = math.exp(-sum(scores) / len(scores))
-    except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
         return Check(
             "server likelihood", "warning", "not given: this server tells no likelihood of a prompt (vLLM does)"
         )

@@ -10,6 +10,9 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 {{- if and $v.minio.enabled $v.serving.enabled }}
 - {from: [serving, serving-follow], to: minio, ports: [9000]}
 {{- end }}
+{{- if $v.serving.enabled }}
+- {from: [test], to: serving, ports: [8000]}
+{{- end }}
 {{- if $v.pipelines.enabled }}
 - {from: [nightly, test, exporter], to: ml-pipeline, ports: [8888]}
 - {from: [auth-proxy], to: ml-pipeline-ui, ports: [3000]}
@@ -40,7 +43,7 @@ runs, `jobs` those that the launcher starts; all other names are components. Por
 test training-operator serving-follow
 {{- end -}}
 {{- define "telellm.network.figures" -}}
-{minio: 9000, training-operator: 8080, vllm: 8000, exporter: 9101}
+{minio: 9000, training-operator: 8080, vllm: 8000, serving: 8000, exporter: 9101}
 {{- end -}}
 
 {{/* Label selector of a component: dict "root" $ "name" NAME */}}

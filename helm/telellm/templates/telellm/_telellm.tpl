@@ -202,26 +202,33 @@ template:
           name: telellm-nightly
 {{- end -}}
 
-{{/* What the containers of `helm test` share: $ */}}
+{{/* What the containers of `helm test` share: dict "root" $ [, "key" SECRET of the server that is asked] */}}
 {{- define "telellm.testContainer" -}}
-image: {{ include "telellm.image" (dict "root" . "name" "launcher") }}
-imagePullPolicy: {{ .Values.global.imagePullPolicy }}
+image: {{ include "telellm.image" (dict "root" .root "name" "launcher") }}
+imagePullPolicy: {{ .root.Values.global.imagePullPolicy }}
 env:
   - name: TELELLM_STORE_PATIENCE
     value: "120"
-  {{- with include "telellm.caEnv" . }}
+  {{- with .key }}
+  - name: OPENAI_API_KEY
+    valueFrom:
+      secretKeyRef:
+        name: {{ . }}
+        key: api-key
+  {{- end }}
+  {{- with include "telellm.caEnv" .root }}
   {{- . | nindent 2 }}
   {{- end }}
-  {{- with include "telellm.proxyEnv" . }}
+  {{- with include "telellm.proxyEnv" .root }}
   {{- . | nindent 2 }}
   {{- end }}
 envFrom:
   - secretRef:
-      name: {{ include "telellm.store.secretName" . }}
+      name: {{ include "telellm.store.secretName" .root }}
 resources:
-  {{- toYaml .Values.telellm.test.resources | nindent 2 }}
+  {{- toYaml .root.Values.telellm.test.resources | nindent 2 }}
 securityContext:
-  {{- include "telellm.containerSecurity" . | nindent 2 }}
+  {{- include "telellm.containerSecurity" .root | nindent 2 }}
 volumeMounts:
   - name: cache
     mountPath: /cache
@@ -233,9 +240,26 @@ volumeMounts:
   - name: recipes
     mountPath: /etc/telellm/recipes
     readOnly: true
-  {{- with include "telellm.caMount" . }}
+  {{- with include "telellm.caMount" .root }}
   {{- . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* … and their volumes: $ */}}
+{{- define "telellm.testVolumes" -}}
+- name: cache
+  emptyDir: {}
+- name: tmp
+  emptyDir: {}
+- name: templates
+  configMap:
+    name: telellm-job-templates
+- name: recipes
+  configMap:
+    name: telellm-recipes
+{{- with include "telellm.caVolume" . }}
+{{ . }}
+{{- end }}
 {{- end -}}
 
 {{/* The Service through which people reach the UI: $ */}}
