@@ -16,13 +16,13 @@ def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
     """
     questions = ask(run, documents)
     index = stages.index(run=run, documents=documents).output
-    training_text = stages.hold_out(run=run, documents=documents, questions=questions.output)
+    training_text = stages.hold_out(run=run, documents=documents, questions=questions)
     unseen = training_text.output  # what was left out of it
     packed = stages.pack(run=run, documents=training_text.output)
     pretrained = stages.pretrain(run=run, packed=packed.output)
     instruct = stages.instruct(run=run, model=pretrained.output)
     scores = {
-        role: stages.evaluate(run=run, role=role, questions=questions.output, held_out=unseen, index=index, **model)
+        role: stages.evaluate(run=run, role=role, questions=questions, held_out=unseen, index=index, **model)
         for role, model in {
             "base": {},
             "pretrained": {"model": pretrained.output},
@@ -32,7 +32,7 @@ def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
     production = ""
     if gated:
         production = stages.evaluate_production(
-            run=run, questions=questions.output, held_out=unseen, index=index
+            run=run, questions=questions, held_out=unseen, index=index
         ).output
     scored = {role: task.output for role, task in scores.items()}
     return stages.report(run=run, **scored, production=production).outputs["Output"]

@@ -182,11 +182,14 @@ def distinct(run: str, drafts: str) -> str:
 
 
 @component("tele-eval")
-def check(run: str, questions: str) -> str:
-    """Let a language model check each question: Tele-Eval."""
+def check(run: str, questions: str, table: Output[Markdown]) -> str:
+    """Let a language model check each question: Tele-Eval; show its kinds and sources, and what was left out."""
+    from telellm.question_table import write_question_table
     from telellm.runs import run_stage
 
-    return run_stage("tele-eval", run, questions=questions)
+    place = run_stage("tele-eval", run, questions=questions)
+    write_question_table(run, place, table.path)
+    return place
 
 
 @component("index")

@@ -25,8 +25,8 @@ def study(recipe: str, store: str, name: str = "", model: str = "", changes: str
     run = stages.begin_study(run=started.output).output
     documents = make_corpus(run=run)
     questions = ask(run, documents.output)
-    text = stages.hold_out(run=run, documents=documents.output, questions=questions.output)
-    groups = stages.prepare_trials(run=run, documents=text.output, questions=questions.output)
+    text = stages.hold_out(run=run, documents=documents.output, questions=questions)
+    groups = stages.prepare_trials(run=run, documents=text.output, questions=questions)
     with dsl.ParallelFor(groups.output, name="arms", parallelism=SIDE_BY_SIDE) as group:
         done = stages.run_trials(group=group)
     report = stages.report_study(run=run, outcomes=dsl.Collected(done.output)).outputs["Output"]

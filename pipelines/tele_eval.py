@@ -12,7 +12,7 @@ def ask(run: Any, documents: Any) -> Any:
     """Write questions about a snapshot, keep one of those that ask the same, and check what is left."""
     drafts = stages.draft(run=run, documents=documents)
     questions = stages.distinct(run=run, drafts=drafts.output)
-    return stages.check(run=run, questions=questions.output)
+    return stages.check(run=run, questions=questions.output).outputs["Output"]
 
 
 @dsl.pipeline(name="tele-eval", description="Open questions and answers about the documents of a snapshot.")
@@ -28,4 +28,4 @@ def tele_eval(recipe: str, store: str, name: str = "", model: str = "", changes:
     """
     run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)
     documents = make_corpus(run=run.output)
-    return ask(run.output, documents.output).output
+    return ask(run.output, documents.output)
