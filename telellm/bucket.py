@@ -200,6 +200,13 @@ class BucketStore(Store):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def copy(self, key: str, target: str) -> None:
+        """Have the server copy an object."""
+        from minio.commonconfig import CopySource
+
+        source = CopySource(self.bucket, self._key(key))
+        self._ask(lambda: self.client.copy_object(self.bucket, self._key(target), source))
+
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys under a folder, sorted."""
         for key, _ in self.stamps(prefix):

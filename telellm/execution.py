@@ -6,7 +6,6 @@ manifest last, and what is said when it fails.
 
 import errno
 import os
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -83,8 +83,11 @@ def execute(
             parts = _divide(stage, context, settings, found)
             if shards and not stage.sharded:
                 raise RecipeError(f"stage {stage.name} has no shards: it needs its whole input; leave out --shards")
-            context.base = key
-            shard_keys = {part.name: digest_of(key, part.name, part.digest) for part in parts or []}
+            others = {name: output for name, output in found.items() if output and name not in stage.inputs[:1]}
+            places = {name: output.prefix for name, output in others.items()}
+            contents = [(name, output.content) for name, output in sorted(others.items())]
+            context.base = digest_of(key, contents) if stage.per is not None and contents else key
+            shard_keys = {part.name: digest_of(context.base, part.name, part.digest) for part in parts or []}
             key = context.key = digest_of(key, *_input_digests(stage, found, parts))
             prefix = stage.place(recipe, key, found) if stage.place else f"stages/{stage.name}/{key}"
             prefix = prefix.replace("<run>", run)
@@ -100,7 +103,7 @@ def execute(
             skipped = manifest is not None
             if manifest is None and shards:
                 assert parts is not None
-                done = _run_shards(stage, context, parts, shard_keys, shards)
+                done = _run_shards(stage, context, parts, shard_keys, places, shards)
                 progress.send(state="done", note=f"shards {shards[0]}/{shards[1]}: {len(done)} of {len(parts)}")
                 return ""
             if manifest is None and elsewhere is not None:
@@ -108,7 +111,7 @@ def execute(
                 elsewhere(key, len(parts or []))
                 manifest = _collect(stage, context, found, parts, shard_keys, prefix, began)
             if manifest is None:
-                manifest = _make(stage, context, settings, found, parts, shard_keys, prefix)
+                manifest = _make(stage, context, settings, found, parts, shard_keys, places, prefix)
                 store.delete(context.scratch(stage.name))
     store.write_json(f"runs/{run}/stages/{label}.json", {"output": prefix, "manifest": manifest})
     progress.drops = Counter(manifest["drops"])
@@ -123,18 +126,19 @@ def _make(
     found: Mapping[str, Output | None],
     parts: list[Shard] | None,
     shard_keys: Mapping[str, str],
+    places: Mapping[str, str],
     prefix: str,
 ) -> dict[str, Any]:
     """Do a stage's work and commit its output at `prefix`; returns the manifest."""
     began = time.monotonic()
     if parts is not None:
-        done = _run_shards(stage, context, parts, shard_keys, None)
+        done = _run_shards(stage, context, parts, shard_keys, places, None)
         return _unite(stage, context, found, done, prefix, began)
-    rows = _run_whole(stage, context, settings, found)
+    rows, kept = _run_whole(stage, context, settings, found)
     manifest = _manifest(stage, context, context.recipe, found, began, None)
     if stage.produces is not None and not manifest["out"]:
         raise StageFailed(_nothing_left(context.progress.stage, manifest))
-    return _commit_whole(context.store, prefix, context.directory, manifest, rows)
+    return _commit_whole(context.store, prefix, context.directory, manifest, rows, kept)
 
 
 def _collect(
@@ -178,18 +182,22 @@ def _unite(
     if stage.produces is not None and not manifest["out"]:
         raise StageFailed(_nothing_left(context.progress.stage, manifest))
     if stage.place is not None:
-        _gather(store, manifest, context.directory)
-        return store.commit(prefix, context.directory, manifest)
+        manifest["files"] = _gather(store, manifest["files"], prefix)
     store.write_json(f"{prefix}/{MANIFEST}", manifest)
     return manifest
 
 
-def _gather(store: Store, manifest: Mapping[str, Any], folder: Path) -> None:
-    """Copy the shards' files to one folder: an output with a place of its own is whole there."""
-    for name, entry in manifest["files"].items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(store.fetch(entry["key"], entry["sha256"]), target)
+def _gather(store: Store, files: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Put the shards' files into one folder too: an output with a place of its own is whole there."""
+    store.delete(prefix)  # what an earlier try left
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: store.copy(files[name]["key"], f"{prefix}/{name}"), files))
+    except FileNotFoundError as error:
+        raise TornOutput(
+            f"{store.uri}/{error.args[0]} is in a manifest but not in the store; run the stage that makes it again"
+        ) from None
+    return {name: {key: value for key, value in entry.items() if key != "key"} for name, entry in files.items()}
 
 
 def finished_note(manifest: Mapping[str, Any]) -> str:
@@ -262,29 +270,64 @@ def _finished(store: Store, prefix: str) -> dict[str, Any] | None:
         return manifest if all(pool.map(store.exists, keys)) else None
 
 
-def _run_whole(stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]) -> dict[str, int]:
-    result = stage.body(context, settings, **found)
+def _run_whole(
+    stage: Stage, context: Context, settings: Any, found: Mapping[str, Output | None]
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Run a stage's function on its whole input; returns rows a file, and files of the input that are the output's."""
+    result: Any = stage.body(context, settings, **found)
     first = found.get(stage.inputs[0]) if stage.inputs else None
     context.counts["in"] += first.num_records if first is not None and "out" in first.manifest else 0
     if result is None:
-        return {}
+        return {}, {}
     assert stage.produces is not None, f"{stage.name} yields records but does not say which"
-    records: Any = result
-    return write_records(records, stage.produces, context.directory, "part", context.counts, context.progress.drops)
+    rows: dict[str, int] = {}
+    kept: dict[str, Any] = {}
+    for name, records in result if stage.by_file else [("part", result)]:
+        if records is not None:
+            to = Path(name).stem.removesuffix("-00000")
+            drops = context.progress.drops
+            rows |= write_records(records, stage.produces, context.directory, to, context.counts, drops)
+        else:
+            assert first is not None
+            entry = first.manifest["files"][name]
+            kept[name] = {"key": f"{first.prefix}/{name}"} | entry
+            rows[name] = first.manifest["rows"][name]
+            context.counts["out"] += rows[name]
+    return rows, kept
 
 
 def _commit_whole(
-    store: Store, prefix: str, folder: Path, manifest: dict[str, Any], rows: dict[str, int]
+    store: Store, prefix: str, folder: Path, manifest: dict[str, Any], rows: dict[str, int], kept: dict[str, Any]
 ) -> dict[str, Any]:
     names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     data = {name: path for name, path in names.items() if name.startswith("data/")} or names
-    manifest["content"] = digest_of(sorted((name, sha256_file(path)) for name, path in data.items()))
+    digests = {name: sha256_file(path) for name, path in data.items()}
+    digests |= {name: entry["sha256"] for name, entry in kept.items()}
+    manifest["content"] = digest_of(sorted(digests.items()))
     manifest["rows"] = rows
-    return store.commit(prefix, folder, manifest)
+    return store.commit(prefix, folder, manifest, kept)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard that is to be run."""
+
+    part: Shard
+    key: str
+    base: str
+    earlier: Sequence[str]
+    """Places of earlier versions of it, whose unchanged items are taken from there."""
+    others: Mapping[str, str]
+    """Places of the inputs that are not divided."""
 
 
 def _run_shards(
-    stage: Stage, context: Context, parts: list[Shard], keys: Mapping[str, str], only: tuple[int, int] | None
+    stage: Stage,
+    context: Context,
+    parts: list[Shard],
+    keys: Mapping[str, str],
+    others: Mapping[str, str],
+    only: tuple[int, int] | None,
 ) -> list[dict[str, Any]]:
     """Run the shards that are not done, in processes; returns every shard's manifest in order."""
     store = context.store
@@ -295,41 +338,25 @@ def _run_shards(
     todo = [part for part in parts if found[part.name] is None]
     known = last_versions(store, stage.name, context.base) if todo and stage.reuses else {}
     earlier = versions_of(names, known)
+    tasks = [_Task(part, keys[part.name], context.base, earlier[part.name], others) for part in todo]
     num_workers = min(stage.workers or workspace(), len(todo))
     if num_workers <= 1:
-        for number, part in enumerate(todo, len(parts) - len(todo) + 1):
+        for number, task in enumerate(tasks, len(parts) - len(todo) + 1):
             note = f"shard {number:,} of {len(parts):,}" if len(parts) > 1 else ""
-            found[part.name] = _run_shard(
-                stage,
-                context.recipe,
-                store,
-                context.run,
-                part,
-                keys[part.name],
-                context.progress,
-                note,
-                earlier[part.name],
-            )
+            made = _run_shard(stage, context.recipe, store, context.run, task, context.progress, note)
+            found[task.part.name] = made
     else:
         text = context.recipe.to_yaml()
         context.progress.start(len(parts), "shards")
         context.progress.advance(len(parts) - len(todo))
         with ProcessPoolExecutor(num_workers, initializer=end_with_parent, initargs=(os.getpid(),)) as pool:
             waiting: dict[Future[dict[str, Any]], Shard] = {}
-            remaining = iter(todo)
+            remaining = iter(tasks)
             try:
                 while True:
-                    for part in islice(remaining, 2 * num_workers - len(waiting)):
-                        arguments = (
-                            stage.reference,
-                            text,
-                            store.uri,
-                            context.run,
-                            part,
-                            keys[part.name],
-                            earlier[part.name],
-                        )
-                        waiting[pool.submit(_in_worker, *arguments)] = part
+                    for task in islice(remaining, 2 * num_workers - len(waiting)):
+                        future = pool.submit(_in_worker, stage.reference, text, store.uri, context.run, task)
+                        waiting[future] = task.part
                     if not waiting:
                         break
                     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -358,13 +385,12 @@ def _run_shard(
     recipe: Recipe,
     store: Store,
     run: str,
-    part: Shard,
-    key: str,
+    task: _Task,
     progress: Progress,
     note: str = "",
-    earlier: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run one shard; `earlier` are places of earlier versions of it, whose unchanged items are taken from there."""
+    """Run one shard; returns its manifest."""
+    part, key = task.part, task.key
 
     def emit(event: dict[str, Any]) -> None:
         noted = ", ".join(filter(None, [note, str(event.get("note") or "")]))
@@ -373,23 +399,24 @@ def _run_shard(
     with tempfile.TemporaryDirectory(prefix=f"telellm-{stage.name}-") as folder:
         own = Progress(progress.stage, emit)
         own._began = progress._began
-        context = Context(recipe, store, run, Path(folder), own, key, shard=part.name)
+        context = Context(recipe, store, run, Path(folder), own, key, base=task.base, shard=part.name)
         settings = recipe.section(stage.sections[0])
         with _failures(f"{stage.name}, shard {part.name}"):
             assert stage.produces is not None
             items = _items(stage, store, part)
+            others = {name: Output.find(store, place) for name, place in task.others.items()}
             name = part.name.removesuffix("-00000")
             if isinstance(part.content, Rows):
                 context.counts["in"] = part.content.number
             if stage.reuses:
-                reuse = Reuse(items, find_versions(store, earlier, stage.produces))
+                reuse = Reuse(items, find_versions(store, task.earlier, stage.produces))
                 context.content = part.content
                 if reuse.num_known:
                     context.counts["reused"] = reuse.num_known
-                results = iter(stage.body(context, settings, reuse.new()) or ())
+                results: Any = iter(stage.body(context, settings, reuse.new(), **others) or ())
                 made: Any = reuse.merge(results, one_each=stage.per is not None)
             else:
-                made = stage.body(context, settings, items()) or ()
+                made = stage.body(context, settings, items(), **others) or ()
             rows = write_records(made, stage.produces, context.directory, name, context.counts, own.drops)
             if stage.reuses:
                 reuse.write(context.directory, name)
@@ -423,13 +450,11 @@ def _read(recipe: str) -> Recipe:
     return parse(recipe)
 
 
-def _in_worker(
-    reference: str, recipe: str, store: str, run: str, part: Shard, key: str, earlier: Sequence[str]
-) -> dict[str, Any]:
+def _in_worker(reference: str, recipe: str, store: str, run: str, task: _Task) -> dict[str, Any]:
     """Run one shard in a process of a pool."""
     stage = load(reference)
     progress = Progress(stage.name, lambda event: None)
-    manifest = _run_shard(stage, _read(recipe), Store.open(store), run, part, key, progress, earlier=earlier)
+    manifest = _run_shard(stage, _read(recipe), Store.open(store), run, task, progress)
     return manifest | {"peak_rss_mib": peak_rss_mib()}
 
 
@@ -450,7 +475,7 @@ def _manifest(
         for part in parts:
             counts.update({"in": part["in"], "out": part["out"]} | part["counts"])
             drops.update(part["drops"])
-            context.summary |= part.get("summary", {})
+            _add_summary(context.summary, part.get("summary", {}))
             peak = max(peak, part.get("peak_rss_mib", 0))
             for name, entry in part["files"].items():
                 files[name] = entry | {"key": f"{part['place']}/{name}"}
@@ -473,11 +498,20 @@ def _manifest(
         "peak_rss_mib": peak,
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+    if context.kept:
+        manifest["shards"] = context.kept
     if parts is not None:
         manifest |= {"files": files, "rows": rows, "shards": [part["place"] for part in parts]}
         data = sorted((name, entry["sha256"]) for name, entry in files.items() if name.startswith("data/"))
         manifest["content"] = digest_of(data)
     return manifest
+
+
+def _add_summary(summary: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add what a shard said: what is counted by name is added up, all else is the same in every shard."""
+    for name, value in part.items():
+        is_counted = isinstance(value, Mapping) and all(isinstance(number, int) for number in value.values())
+        summary[name] = dict(Counter(summary.get(name, {})) + Counter(value)) if is_counted else value
 
 
 def _nothing_left(label: str, manifest: Mapping[str, Any]) -> str:

@@ -137,6 +137,8 @@ class Context:
     """Digest of the stage's code and settings, whatever its inputs are."""
     shard: str = ""
     """The name of the shard."""
+    kept: list[str] = field(default_factory=list)
+    """Places in the store that the output was made of, beside its inputs; retention keeps them with it."""
     content: Any = None
     """All that the shard consists of, also what is reused."""
 
@@ -145,7 +147,8 @@ class Context:
         return f"runs/{self.run}/checkpoints/{stage}-{self.key}"
 
 
-Body = Callable[..., Iterable[Record | Rejected | EndOfItem] | None]
+Results = Iterable[Record | Rejected | EndOfItem]
+Body = Callable[..., Results | Iterable[tuple[str, Iterable[Record | Rejected] | None]] | None]
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ class Stage:
     place: Callable[[Recipe, str, Mapping[str, Output | None]], str] | None
     identity: Callable[[Recipe], Any] | None
     reuses: bool
+    by_file: bool
 
     @property
     def sharded(self) -> bool:
@@ -188,18 +192,22 @@ def stage(
     place: Callable[[Recipe, str, Mapping[str, Output | None]], str] | None = None,
     identity: Callable[[Recipe], Any] | None = None,
     reuses: bool = False,
+    by_file: bool = False,
 ) -> Callable[[Body], Stage]:
     """Make a stage of a function `(context, settings, <inputs>)`, named after it.
 
     The first of `sections` becomes `settings`; all of them are part of the stage's digest. `per`: the first input is
-    divided, the function gets one shard's records as an iterator; a shard is a file of the input, or at most
-    `shard_rows` records of one, where they are dear to make. `divide`: it gets one shard's content; with `per` as well,
-    only where `divide` does not return None. Otherwise it gets every input as an `Output`. Parameters that default to
-    None are optional inputs. A function that yields records says in `produces` which; one that does not writes files to
-    `context.directory`. `workers`: processes over the shards (default: one a core; 1 where a model is in memory).
-    `place`: where the output lies, by default `stages/<stage>/<digest>`. `identity`: what else the output depends on
-    (digests of files that the recipe names). `reuses`: of a shard that changed, only new items go through the function
-    (`reuse.py`); it gives one result a record or, of a shard that `divide` made, `EndOfItem` after what came of each.
+    divided, the function gets one shard's records as an iterator, and the other inputs whole; a shard is a file of the
+    input, or at most `shard_rows` records of one, where they are dear to make. `divide`: it gets one shard's content;
+    with `per` as well, only where `divide` does not return None. Otherwise it gets every input as an `Output`.
+    Parameters that default to None are optional inputs. A function that yields records says in `produces` which; one
+    that does not writes files to `context.directory`. `workers`: processes over the shards (default: one a core; 1
+    where a model is in memory). `place`: where the output lies, by default `stages/<stage>/<digest>`. `identity`: what
+    else the output depends on (digests of files that the recipe names). `reuses`: of a shard that changed, only new
+    items go through the function (`reuse.py`); it gives one result a record or, of a shard that `divide` made,
+    `EndOfItem` after what came of each.
+    `by_file`: the function gets its input whole, and yields for each of its files `(name, records)`, or `(name, None)`
+    where the output refers to that file, because nothing of it changes.
     """
 
     def make(body: Body) -> Stage:
@@ -220,6 +228,7 @@ def stage(
             place=place,
             identity=identity,
             reuses=reuses,
+            by_file=by_file,
         )
 
     return make

@@ -100,6 +100,10 @@ class Store(ABC):
         """Write an object to a file; raises `FileNotFoundError`."""
 
     @abstractmethod
+    def copy(self, key: str, target: str) -> None:
+        """Put an object that nobody changes under another key too, without reading it; raises `FileNotFoundError`."""
+
+    @abstractmethod
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys under a folder, sorted."""
 
@@ -169,9 +173,12 @@ class Store(ABC):
         """Return the manifest of a finished output, or None: what has no manifest is not there."""
         return self.read_json(f"{prefix}/{MANIFEST}")
 
-    def commit(self, prefix: str, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    def commit(
+        self, prefix: str, folder: Path, manifest: Mapping[str, Any], elsewhere: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Upload a folder's files, then its manifest with their sizes and digests; returns the manifest.
 
+        `elsewhere`: entries of the manifest for files that lie in another folder of the store, under their `key`.
         What an earlier try left at the same place is replaced. Two writers of the same content do not disturb one
         another: a manifest that is true stays.
         """
@@ -183,6 +190,7 @@ class Store(ABC):
                 name: {"bytes": path.stat().st_size, "sha256": digest}
                 for name, path, digest in zip(names, paths, digests, strict=True)
             }
+            files |= elsewhere or {}
             before = self.manifest(prefix)
             if before is not None and before["files"] != files:
                 self.remove(f"{prefix}/{MANIFEST}")
@@ -287,6 +295,21 @@ class DirectoryStore(Store):
     def download(self, key: str, path: Path) -> None:
         """Write an object to a file."""
         shutil.copyfile(self._path(key), path)
+
+    def copy(self, key: str, target: str) -> None:
+        """Link the file where the file system can, else copy it."""
+        source, place = self._path(key), self._path(target)
+        with _folder(place):
+            temporary = place.with_name(f".{place.name[:80]}.{uuid.uuid4().hex}.part")
+            try:
+                os.link(source, temporary)
+                temporary.replace(place)
+            except FileNotFoundError:
+                raise FileNotFoundError(key) from None
+            except OSError:  # no hard links here
+                self.upload(target, source)
+            finally:
+                temporary.unlink(missing_ok=True)  # a link that replaces another to the same file stays
 
     def fetch(self, key: str, sha256: str) -> Path:
         """Return the object's own path: nothing is copied, its size was checked when it was written."""

@@ -9,6 +9,8 @@ import pytest
 
 from telellm.corpus import ingest as room
 from telellm.corpus.clean import clean
+from telellm.corpus.decontaminate import decontaminate
+from telellm.corpus.deduplicate import deduplicate
 from telellm.corpus.ingest import ingest
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Rejected
@@ -74,6 +76,11 @@ def build(recipe: Recipe, store: Store) -> tuple[Output, Output, Output]:
     return read, cleaned, stages.run(ask, recipe, store, documents=cleaned.prefix)
 
 
+def snapshot(recipe: Recipe, store: Store, made: Sequence[Output]) -> tuple[Output, Output]:
+    different = stages.run(deduplicate, recipe, store, documents=made[-1].prefix)
+    return different, stages.run(decontaminate, recipe, store, documents=different.prefix)
+
+
 def are_equal(outputs: Sequence[Output], fresh: Sequence[Output]) -> None:
     """Compare outputs to the byte."""
     for ours, theirs in zip(outputs, fresh, strict=True):
@@ -132,12 +139,18 @@ def test_night_after_night_is_a_fresh_build_and_nothing_is_read_or_asked_about_t
         for name in gone:
             (raw / name).unlink()
         for name in [*changed, *come]:
-            (raw / name).write_text(f"In the night {night} the cell {name[:2]} is another one.")
+            copied = f"A cell that many pages tell of, number {chance.randrange(4)}, is handed over again tonight."
+            own = f"In the night {night} the cell {name[:2]} is another one."
+            (raw / name).write_text(chance.choice([own, own, copied]))
         parsed.clear()
         outputs = build(recipe, store)
         assert not night or sorted(parsed) == sorted([*changed, *come])
         assert not night or sorted(ASKED) == sorted(f"web_{Path(name).stem}" for name in [*changed, *come])
-        are_equal(outputs, build(recipe, Store.open(str(tmp_path / f"fresh-{night}"))))
+        apart = Store.open(str(tmp_path / f"fresh-{night}"))
+        are_equal(
+            [*outputs, *snapshot(recipe, store, outputs)],
+            [*(fresh := build(recipe, apart)), *snapshot(recipe, apart, fresh)],
+        )
 
 
 def test_other_settings_reuse_nothing(raw: Path, recipe: Recipe, parsed: list[str], store: Store) -> None:

@@ -263,3 +263,13 @@ def test_a_manifest_is_json_that_a_person_can_read(tmp_path, folder):
 def test_the_cache_lies_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("TELELLM_CACHE", str(tmp_path / "cache"))
     assert cache_directory() == tmp_path / "cache" and (tmp_path / "cache").is_dir()
+
+
+def test_an_object_is_put_under_another_key_too(store: Store) -> None:
+    store.write("one/text", b"text")
+    for _ in range(2):  # a second time over the first
+        store.copy("one/text", "two/folder/text")
+    store.remove("one/text")
+    assert store.read("two/folder/text") == b"text" and list(store.list("")) == ["two/folder/text"]
+    with pytest.raises(FileNotFoundError):
+        store.copy("one/text", "two/again")

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from telellm.corpus.deduplicate import deduplicate, find_copies, sketch
 from telellm.recipe import Deduplicate, Recipe, parse
 from telellm.records import Document
+from telellm.stage import Context, Shard, stage
 from telellm.store import Store
 from tests.stages import documents, given, rejects, run
 
@@ -53,6 +55,23 @@ def test_exact_and_near_copies_go_with_the_id_of_what_stays(recipe: Recipe, dire
         ("web_shorter", "near-duplicate", "kept: web_longer"),
         ("web_shouting", "near-duplicate", "kept: web_longer"),
     ]
+
+
+def test_a_file_without_a_copy_is_taken_as_it_is(recipe: Recipe, directory_store: Store) -> None:
+    def divide(context: Context, settings: int) -> list[Shard]:
+        return [Shard(f"s{number}", f"{number}", texts) for number, texts in enumerate(((1, 2), (3, 1), (4, 5)))]
+
+    @stage(sections=("seed",), produces=Document, divide=divide, workers=1)
+    def collect(context: Context, settings: int, seeds: tuple[int, ...]) -> Iterator[Document]:
+        yield from (Document.create("web", f"{context.shard}-{seed}", text(seed)) for seed in seeds)
+
+    source = run(collect, recipe, directory_store)
+    output = run(deduplicate, recipe, directory_store, documents=source.prefix)
+    assert [item.id for item in documents(output)] == ["web_s0-1", "web_s0-2", "web_s1-3", "web_s2-4", "web_s2-5"]
+    assert [row["detail"] for row in rejects(output)] == ["kept: web_s0-1"]
+    same = [name for name in source.names("data/") if output.manifest["files"][name] == source.manifest["files"][name]]
+    assert same == ["data/s0-00000.parquet", "data/s2-00000.parquet"]
+    assert (output.manifest["in"], output.manifest["out"]) == (6, 5)
 
 
 def test_the_newer_version_of_a_standard_stays() -> None:
