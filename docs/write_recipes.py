@@ -38,9 +38,7 @@ def section(path: str, settings: type[Settings]) -> Iterator[str]:
         nested = _section_type(field.annotation)
         where = f"{path}.{name}".strip(".")
         if nested is not None and where not in ("evaluation.judge",):
-            inner.append(
-                (where + (".<name>" if name == "sources" else "[]" if _is_list(field.annotation) else ""), nested)
-            )
+            inner.append((where + _which(field.annotation), nested))
         if nested is None or field.description:
             rows.append(f"| `{name}` | {_kind(field)} | {_default(field)} | {field.description or ''} |")
     if rows:
@@ -50,8 +48,9 @@ def section(path: str, settings: type[Settings]) -> Iterator[str]:
         yield from section(where, nested)
 
 
-def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is list
+def _which(annotation: Any) -> str:
+    """Return what stands behind the name of a field that has several sections."""
+    return {list: "[]", dict: ".<name>"}.get(get_origin(annotation), "")
 
 
 def _section_type(annotation: Any) -> type[Settings] | None:

@@ -29,13 +29,12 @@ def adapt_model(run: Any, documents: Any, *, gated: bool = False) -> Any:
             "instruct": {"model": instruct.output},
         }.items()
     }
+    beside = stages.evaluate_references(run=run, questions=questions, held_out=unseen, index=index).output
     production = ""
     if gated:
-        production = stages.evaluate_production(
-            run=run, questions=questions, held_out=unseen, index=index
-        ).output
+        production = stages.evaluate_production(run=run, questions=questions, held_out=unseen, index=index).output
     scored = {role: task.output for role, task in scores.items()}
-    return stages.report(run=run, **scored, production=production).outputs["Output"]
+    return stages.report(run=run, **scored, production=production, references=beside).outputs["Output"]
 
 
 @dsl.pipeline(

@@ -25,17 +25,25 @@ OPTIONAL_SECRETS = {
     "telellm-lm": (
         "api-key",
         "OPENAI_API_KEY",
-        {"screen", "draft", "distinct", "check", "evaluate", "evaluate_production", "run_trials"},
+        {
+            *("screen", "draft", "distinct", "check", "run_trials"),
+            *("evaluate", "evaluate_production", "evaluate_references"),
+        },
     ),
+    "telellm-reference": ("api-key", "TELELLM_REFERENCE_KEY", {"evaluate_references"}),
     "telellm-benchmarks": (
         "TELEQNA_PASSWORD",
         "TELEQNA_PASSWORD",
-        {"decontaminate", "hold_out", "pack", "evaluate", "evaluate_production", "prepare_trials", "run_trials"},
+        {
+            *("decontaminate", "hold_out", "pack", "prepare_trials", "run_trials"),
+            *("evaluate", "evaluate_production", "evaluate_references"),
+        },
     ),
     "telellm-webhook": ("TELELLM_WEBHOOK_URL", "TELELLM_WEBHOOK_URL", {"start_night", "promote"}),
 }
-"""Secret, if there is one → its key, the variable that it becomes, and the components that get it: the key of the
-language model's server, the password of archived benchmarks, the webhook that is told what the gate decided."""
+"""Secret, if there is one → its key, the variable that it becomes, and the components that get it: the keys of the
+servers of the language model and of a reference model, the password of archived benchmarks, the webhook that is told
+what the gate decided."""
 RESOURCES = {
     "launcher": ("500m", "512Mi"),
     "clean": ("2", "8Gi"),
@@ -247,6 +255,14 @@ def evaluate_production(run: str, questions: str, held_out: str = "", index: str
     return run_stage("evaluate", run, label="evaluate-production", **given)
 
 
+@component("evaluate")
+def evaluate_references(run: str, questions: str, held_out: str = "", index: str = "") -> str:
+    """Score the recipe's reference models, one after another, such as the vendor's instruct model."""
+    from telellm.references import evaluate_references
+
+    return evaluate_references(run, questions, held_out, index)
+
+
 @component("report")
 def report(
     run: str,
@@ -254,6 +270,7 @@ def report(
     pretrained: str,
     instruct: str,
     production: str,
+    references: str,
     page: Output[HTML],
     card: Output[Markdown],
     scores: Output[Metrics],
@@ -261,7 +278,8 @@ def report(
     """Compare the models, ask the gate where there is production, and show report and model card in Kubeflow."""
     from telellm.runs import run_stage, show_report
 
-    place = run_stage("report", run, base=base, pretrained=pretrained, instruct=instruct, production=production)
+    adapted = {"pretrained": pretrained, "instruct": instruct}
+    place = run_stage("report", run, base=base, **adapted, production=production, references=references)
     for name, value in show_report(run, place, page.path, card.path).items():
         scores.log_metric(name, value)
     return place

@@ -152,10 +152,10 @@ def ask_local(model: NamedModel, question: str, before: str, max_tokens: int, sh
 
 
 def ask_endpoint(model: NamedModel, question: str, before: str, max_tokens: int, show: Show) -> str:
-    """Return the answer of a model at an OpenAI-compatible endpoint; its key is in OPENAI_API_KEY."""
+    """Return the answer of a model at an OpenAI-compatible endpoint; its key is in a variable of the environment."""
     import openai
 
-    client = openai.OpenAI(base_url=model.endpoint, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=1)
+    client = openai.OpenAI(base_url=model.endpoint, api_key=os.environ.get(model.key_variable) or "none", max_retries=1)
     try:
         name = model.name or client.models.list().data[0].id
         messages: Any = [{"role": "user", "content": before + question}]

@@ -40,6 +40,9 @@ def _mistakes(recipe: Recipe) -> list[str]:
         models["training.instruct.vendor"] = recipe.training.instruct.vendor
     if recipe.evaluation.judge and not recipe.evaluation.judge.endpoint:
         models["evaluation.judge.model"] = recipe.evaluation.judge.model
+    for name, reference in recipe.evaluation.reference_models.items():
+        if not reference.endpoint:
+            models[f"evaluation.reference_models.{name}"] = reference.model
     for field, model in models.items():
         if model:
             try:

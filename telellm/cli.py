@@ -165,6 +165,7 @@ def report(options: argparse.Namespace) -> int:
     """Build the report of a run again."""
     from telellm.local import show_result
     from telellm.recipe import RecipeError
+    from telellm.references import list_references
     from telellm.runs import open_run, run_stage
     from telellm.stage import read_notes
     from telellm.store import Store
@@ -172,7 +173,7 @@ def report(options: argparse.Namespace) -> int:
     store = Store.open(options.store)
     notes = read_notes(store, options.run)
     address = f"{store.uri}/runs/{options.run}"
-    open_run(address)
+    _, _, recipe = open_run(address)
     if "study" in notes:
         from telellm.studies.work import list_trials
 
@@ -180,11 +181,14 @@ def report(options: argparse.Namespace) -> int:
         run_stage("study", address, trials=list_trials(address))
         show_result(store, options.run)
         return 0
-    inputs = {label.removeprefix("evaluate-"): note["output"] for label, note in notes.items() if "evaluate-" in label}
+    scored = {label.removeprefix("evaluate-"): note["output"] for label, note in notes.items() if "evaluate-" in label}
+    inputs = {role: place for role, place in scored.items() if not role.startswith("reference-")}
+    names = recipe.evaluation.reference_models
+    beside = {name: scored[f"reference-{name}"] for name in names if f"reference-{name}" in scored}
     if not inputs:
         raise RecipeError(f"the run {options.run} has no scores yet; run it to its end first: telellm run RECIPE")
     store.delete(f"runs/{options.run}/report")
-    run_stage("report", address, **inputs)
+    run_stage("report", address, **inputs, references=list_references(store, beside))
     show_result(store, options.run)
     return 0
 

@@ -26,6 +26,8 @@ class NamedModel:
     """What `telellm.lm` opens; for an endpoint, the model's name there ("": the first that it lists)."""
     revision: str = "main"
     endpoint: str = ""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the endpoint's key."""
     chat: bool = True
     """Whether it answers through its chat template, as in the evaluation of its role."""
     store: str = ""
@@ -41,11 +43,17 @@ def resolve(text: str, store: Store) -> list[NamedModel]:
 
     It may be a directory, a .gguf file, `package:…`, a hub name, an address in a store, the address of a run
     (`STORE/runs/NAME`), a recipe's file, an endpoint's URL (`…/v1`, or `…/v1#MODEL`), or a name in the store: of the
-    registry or of a run. Raises `RecipeError` with what is known there.
+    registry or of a run. After a run's name or a recipe's file, `#NAME` is one of its reference models.
+    Raises `RecipeError` with what is known there.
     """
     if text.startswith(("http://", "https://")):
         address, _, name = text.partition("#")
         return [NamedModel(name or address, name, endpoint=address.rstrip("/"))]
+    owner, marker, reference = text.partition("#")
+    if marker and owner.endswith((".yaml", ".yml")):
+        return [_reference(load(Path(owner)), owner, reference)]
+    if marker and store.exists(f"runs/{owner}/recipe.yaml"):
+        return [_reference(recipe_of_run(store, owner), f"the run {owner}", reference)]
     if text.endswith((".yaml", ".yml")):
         return _of_recipe(load(Path(text)), store)
     address, marker, run = text.rstrip("/").rpartition("/runs/")
@@ -121,8 +129,18 @@ def _of_recipe(recipe: Recipe, store: Store) -> list[NamedModel]:
     return [NamedModel("base", recipe.model.name, recipe.model.revision, chat=False)]
 
 
+def _reference(recipe: Recipe, owner: str, name: str) -> NamedModel:
+    models = recipe.evaluation.reference_models
+    if name not in models:
+        known = ", ".join(models) or "none"
+        raise RecipeError(f'"{name}" is not a reference model of {owner}\n  reference models: {known}')
+    model = models[name]
+    served = {"endpoint": model.endpoint.rstrip("/"), "key_variable": model.key_variable} if model.endpoint else {}
+    return NamedModel(name, model.model, model.revision, chat=model.chat, **served)
+
+
 def recipe_of_run(store: Store, run: str) -> Recipe:
-    """Return what a run's recipe says of its model and of retrieval, also if an earlier telellm wrote it.
+    """Return what a run's recipe says of its models and of retrieval, also if an earlier telellm wrote it.
 
     Raises `RecipeError` where there is no such run.
     """
@@ -132,6 +150,7 @@ def recipe_of_run(store: Store, run: str) -> Recipe:
         raise RecipeError(f"{store.uri}: there is no run {run}\n  known runs: {', '.join(known_runs(store))}") from None
     data = yaml.safe_load(text)
     kept = {section: data[section] for section in ("name", "model", "sources", "retrieval") if section in data}
+    kept["evaluation"] = {"reference_models": data.get("evaluation", {}).get("reference_models", {})}
     return parse(yaml.safe_dump(kept), source=f"recipe of the run {run}")
 
 

@@ -1,17 +1,20 @@
 """Evaluate: score one model on what the recipe asks of every model, question by question."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from telellm.benchmark_questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
+from telellm.evaluation.endpoint import measure_endpoint, unreadable_letters
 from telellm.evaluation.forgetting import add_up_general, describe_general
 from telellm.evaluation.judge import PROMPT, add_verdicts, judge_of
 from telellm.evaluation.literature import NOTHING, add_up_literature, read_unseen
 from telellm.evaluation.local import Asked, Found, measure_local
 from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
 from telellm.evaluation.open_book import measure_open_book, open_book_identity
+from telellm.evaluation.reference import NO_LIKELIHOODS, REFERENCE, read_reference
 from telellm.evaluation.results import TELE_EVAL, Row, row, write_results
 from telellm.evaluation.scores import Score, add_up, add_up_texts
 from telellm.evaluation.semscore import add_semscores
@@ -19,13 +22,36 @@ from telellm.evaluation.texts import FIELD, GENERAL, read_general
 from telellm.general_tasks import general_digest, read_general_task
 from telellm.lm import language_model_digest
 from telellm.lm.models import model_digest
-from telellm.recipe import Evaluation, Model, Recipe
+from telellm.recipe import Evaluation, Model, Recipe, ReferenceModel
 from telellm.records import Question
 from telellm.stage import Context, Output, StageFailed, stage
 from telellm.text_files import text_digests
 
-ROLES = {"pretrain": "pretrained", "instruct": "instruct"}
+ROLES = {"pretrain": "pretrained", "instruct": "instruct", REFERENCE: "reference"}
 """The stage that made a model → what it is in a report; a model that no stage made is the base."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is scored."""
+
+    name: str
+    role: str
+    model: Model | ReferenceModel
+    chat: bool
+    """Whether it answers through its chat template."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What `telellm.lm` opens: name and revision."""
+        if isinstance(self.model, ReferenceModel):
+            return self.model.model, self.model.revision
+        return self.model.name, self.model.revision
+
+    @property
+    def served(self) -> ReferenceModel | None:
+        """The model, where it is behind an endpoint."""
+        return self.model if isinstance(self.model, ReferenceModel) and self.model.endpoint else None
 
 
 def _identity(recipe: Recipe) -> list[str]:
@@ -53,36 +79,43 @@ def evaluate(
 ) -> None:
     """Measure the chosen metrics of a model; without a model, of the recipe's base model.
 
+    `model` is what a stage made, or a reference model (`put_reference`), which may be behind an endpoint.
+
     `held_out` is the training text of the run: what was left out of it is the literature that no model has seen.
 
     Writes `scores.json` (name, role, metrics, the metrics by split, and what helps to read those of multiple choice)
     and `questions.parquet` (what was measured on each question). Every model is asked the same questions in the same
     order. With an index of the snapshot, they are also asked with passages at hand (`open_book`).
     """
-    recipe = context.recipe
-    role = ROLES[str(model.manifest["stage"])] if model else "base"
-    base = recipe.model
-    subject = Model(name=str(model.folder("model")), revision="main") if model else base
+    subject = _subject(context.recipe, model)
     asked = _what_is_asked(settings, questions, held_out)
     found = Found([_row(question) for question in asked.questions])
-    measure_local(
-        subject.name, subject.revision, asked, found, settings, chat=role == "instruct", progress=context.progress
-    )
+    not_measured: dict[str, str] = {}
+    if subject.served:
+        not_measured = measure_endpoint(subject.name, subject.served, asked, found, settings, context.progress)
+    else:
+        measure_local(*subject.place, asked, found, settings, chat=subject.chat, progress=context.progress)
     answered = [row for row in found.rows if row["generated"] is not None]
     if answered and "semscore" in settings.metrics:
         _compare_meaning(context, settings, answered)
     if answered and "llm_eval" in settings.metrics:
         _ask_judge(context, asked.questions[: len(answered)], answered)
-    if index is not None:
-        measure_open_book(context, subject, asked.questions, found.rows, index, chat=role == "instruct")
-    name = f"{recipe.name}-{role}" if model else Path(base.name).name.removesuffix(".gguf")
+    if index is not None and subject.served:
+        not_measured["retrieval"] = NO_LIKELIHOODS
+    elif index is not None:
+        name, revision = subject.place
+        opened = Model(name=name, revision=revision)
+        measure_open_book(context, opened, asked.questions, found.rows, index, chat=subject.chat)
     metrics = _metrics(found)
-    scores = {"name": name, "role": role, "metrics": metrics, "by_split": _by_split(found.rows)}
+    scores = {"name": subject.name, "role": subject.role, "metrics": metrics, "by_split": _by_split(found.rows)}
     scores["multiple_choice"] = {
         benchmark: describe_choices(chosen, settings.confidence)
         | _describe_file(asked, benchmark, found.not_measured[f"multiple_choice.{benchmark}"])
+        | ({"unreadable": unreadable_letters(found, benchmark)} if subject.served else {})
         for benchmark, chosen in found.choices.items()
     }
+    if isinstance(subject.model, ReferenceModel):
+        scores |= {"model": subject.model.model, "endpoint": subject.model.endpoint, "not_measured": not_measured}
     scores["forgetting"] = describe_general(asked.tasks, metrics)
     chosen = [one.row(benchmark) for benchmark, choices in found.choices.items() for one in choices]
     rows = [*found.rows, *chosen, *found.others]
@@ -90,12 +123,24 @@ def evaluate(
     context.counts["out"] = len(rows)
     context.summary |= {
         "headline": headline(metrics, len(found.rows)),
-        "model": name,
-        "role": role,
+        "model": subject.name,
+        "role": subject.role,
         "questions": len(found.rows),
         "answered": len(answered),
         "scores": {metric: score["value"] for metric, score in metrics.items()},
     }
+
+
+def _subject(recipe: Recipe, model: Output | None) -> Subject:
+    """Return the model that is scored: an output that holds one or names one, or the recipe's base model."""
+    if model is None:
+        return Subject(Path(recipe.model.name).name.removesuffix(".gguf"), "base", recipe.model, chat=False)
+    role = ROLES[str(model.manifest["stage"])]
+    if role == "reference":
+        name, reference = read_reference(model)
+        return Subject(name, role, reference, chat=reference.chat)
+    made = Model(name=str(model.folder("model")), revision="main")
+    return Subject(f"{recipe.name}-{role}", role, made, chat=role == "instruct")
 
 
 def headline(metrics: Mapping[str, Mapping[str, Any]], number: int) -> str:

@@ -133,10 +133,13 @@ def orders_of(question: ChoiceQuestion, rotations: int) -> list[list[int]]:
 
 def prompt(question: ChoiceQuestion, order: Sequence[int]) -> str:
     """Return the question with its options in an order."""
-    options = "\n".join(
-        f"{letter}. {question.options[option]}" for letter, option in zip(ascii_uppercase, order, strict=False)
-    )
-    return PROMPT.format(statement=question.statement, options=options)
+    return PROMPT.format(statement=question.statement, options=options_text(question, order))
+
+
+def options_text(question: ChoiceQuestion, order: Sequence[int]) -> str:
+    """Return a question's options in an order, a line each, with letters."""
+    lines = (f"{letter}. {question.options[option]}" for letter, option in zip(ascii_uppercase, order, strict=False))
+    return "\n".join(lines)
 
 
 def add_up_choices(choices: Mapping[str, Sequence[Choices]]) -> dict[str, Score]:
@@ -166,7 +169,7 @@ def describe_choices(choices: Sequence[Choices], confidence: float) -> dict[str,
         "fixed_order": sum(one.question.fixed for one in choices),
         "orders": sum(len(one.orders) for one in choices),
         "chance": sum(1 / len(one.question.options) for one in choices) / number if number else None,
-        "chosen_by_place": [chosen[place] / chosen.total() for place in range(most)],
+        "chosen_by_place": [chosen[place] / max(1, chosen.total()) for place in range(most)],
         "right_by_place": [right[place] / number for place in range(most)],
         "noise_floor": noise_floor(choices, confidence),
     }

@@ -24,11 +24,18 @@ AHEAD = 4
 
 
 class EndpointModel:
-    """Sends `max_concurrency` requests at a time; the key comes from the environment (OPENAI_API_KEY)."""
+    """Sends `max_concurrency` requests at a time; the key comes from a variable of the environment.
 
-    def __init__(self, settings: LanguageModel, name: str) -> None:
+    `section` is that of the recipe which names the endpoint, for what is said when it fails.
+    """
+
+    def __init__(
+        self, settings: LanguageModel, name: str, section: str = "lm", key_variable: str = "OPENAI_API_KEY"
+    ) -> None:
         self.settings = settings
         self.name = name
+        self.section = section
+        self.key_variable = key_variable
         self.usage: Counter[str] = Counter()
 
     def generate(
@@ -76,7 +83,8 @@ class EndpointModel:
         if not logprobs or not logprobs[0].get("top_logprobs"):
             raise StageFailed(
                 f"{self.settings.endpoint}: no log-probabilities come from {self.name} there, and choosing needs them\n"
-                "  use a server that supports logprobs and top_logprobs (vLLM does), or leave lm.endpoint empty"
+                "  use a server that supports logprobs and top_logprobs (vLLM does), or leave "
+                f"{self.section}.endpoint empty"
             )
         tops = [(top["token"], math.exp(top["logprob"])) for top in logprobs[0]["top_logprobs"]]
         return choice_of_first_tokens(tops, options)
@@ -113,7 +121,7 @@ class EndpointModel:
     def _send(self, path: str, bodies: Iterable[bytes], read: Callable[[Answer], T]) -> Iterator[T]:
         """Yield what `read` makes of the answer to each request, in order; `max_concurrency` are in flight."""
         settings = self.settings
-        key = os.environ.get("OPENAI_API_KEY") or "none"
+        key = os.environ.get(self.key_variable) or "none"
         server = Server(settings.endpoint, key, settings.timeout_seconds, ATTEMPTS, settings.max_concurrency)
         try:
             for answer in server.post_each(path, bodies, AHEAD * settings.max_concurrency):
@@ -123,7 +131,8 @@ class EndpointModel:
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
                     raise StageFailed(
                         f"{settings.endpoint}: what comes from {self.name} there is not an answer of an"
-                        f" OpenAI-compatible server: {str(answer)[:200]}\n  see that lm.endpoint is its address (…/v1)"
+                        f" OpenAI-compatible server: {str(answer)[:200]}\n  see that {self.section}.endpoint is its"
+                        " address (…/v1)"
                     ) from error
                 yield result
         except (Unanswered, Refused) as error:
@@ -134,15 +143,15 @@ class EndpointModel:
         where = self.settings.endpoint
         if isinstance(error, Unanswered) and error.late:
             reason = f"no answer within {self.settings.timeout_seconds:g} s, {ATTEMPTS} times"
-            remedy = "raise lm.timeout_seconds or lower lm.max_concurrency"
+            remedy = f"raise {self.section}.timeout_seconds or lower {self.section}.max_concurrency"
         elif isinstance(error, Unanswered):
             reason = f"the server cannot be reached: {error}"
-            remedy = "see that it runs and that lm.endpoint is its address (it ends in /v1)"
+            remedy = f"see that it runs and that {self.section}.endpoint is its address (it ends in /v1)"
         elif error.status in (401, 403):
-            reason, remedy = "the server refuses the key", "set OPENAI_API_KEY to the key of this server"
+            reason, remedy = "the server refuses the key", f"set {self.key_variable} to the key of this server"
         elif error.status == 404:
             reason = f"the server has no model {self.name}: {error}"
-            remedy = "name a model in lm.model that the server lists under /v1/models"
+            remedy = f"name a model in {self.section}.model that the server lists under /v1/models"
         else:
             reason, remedy = str(error), "see the server's log"
         raise StageFailed(f"{where}: {reason}\n  {remedy}") from error

@@ -11,6 +11,7 @@ from telellm.plan.cost import Speed, find_speed, training_flops
 from telellm.plan.earlier import find_earlier
 from telellm.plan.memory import training_memory
 from telellm.plan.questions import asking, evaluating, screening
+from telellm.plan.references import downloads, reference_shapes
 from telellm.plan.shape import Shape, read_shape
 from telellm.plan.storage import keep
 from telellm.plan.texts import Texts, find_texts
@@ -35,6 +36,8 @@ class Plan:
     """Each step that computes with a model, in the order of the pipeline."""
     storage: dict[str, float]
     """What stays in the store, by kind (GiB)."""
+    downloads: dict[str, float] = field(default_factory=dict)
+    """What is fetched into the cache of the machine that needs it, by model (GiB)."""
     notes: tuple[str, ...] = field(default=())
     """What the estimate does not know."""
 
@@ -77,6 +80,7 @@ class Plan:
             "pipeline": self.pipeline,
             "work": [asdict(work) for work in self.work],
             "storage": self.storage,
+            "downloads": self.downloads,
             "notes": list(self.notes),
             "recipe": self.recipe.model_dump(mode="json"),
         }
@@ -108,15 +112,17 @@ def estimate(
     trained = [plan_pretrain(recipe, texts)]
     if recipe.training.instruct.data:
         trained.append(plan_instruct(recipe, earlier, notes))
+    beside = reference_shapes(recipe, shape, notes)
     training = [_train(each, recipe, shape, device, speed) for each in trained]
     work = (
         screening(recipe, texts, shape, speed, notes),
         asking(recipe, texts, shape, speed, notes),
         *training,
-        evaluating(recipe, texts, shape, speed, pipeline, notes),
+        evaluating(recipe, texts, shape, beside, speed, pipeline, notes),
     )
     storage = keep(recipe, texts, shape, training, pipeline)
-    return Plan(recipe, pipeline, device, shape, texts, tuple(work), storage, tuple(notes))
+    fetched = downloads(recipe, shape, beside)
+    return Plan(recipe, pipeline, device, shape, texts, tuple(work), storage, fetched, tuple(notes))
 
 
 def _train(training: Training, recipe: Recipe, shape: Shape, device: Device, speed: Speed) -> Work:

@@ -1,5 +1,7 @@
 """Questions: what it takes to ask models: screening, Tele-Eval, and the evaluation of what was trained."""
 
+from collections.abc import Mapping
+
 from telellm.lm.models import find_local
 from telellm.plan.cost import Speed, asking_flops
 from telellm.plan.shape import Shape, read_shape
@@ -63,8 +65,19 @@ def _pieces(recipe: Recipe, texts: Texts) -> tuple[int, int, int]:
     return number, number * draft.questions_per_piece, draft.piece_words
 
 
-def evaluating(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, pipeline: str, notes: list[str]) -> Work:
-    """Return what evaluation takes, of all models of a run together; the judge's part is counted as the model's own."""
+def evaluating(
+    recipe: Recipe,
+    texts: Texts,
+    shape: Shape,
+    beside: Mapping[str, Shape | None],
+    speed: Speed,
+    pipeline: str,
+    notes: list[str],
+) -> Work:
+    """Return what evaluation takes, of all models together; the judge's part is counted as the model's own.
+
+    `beside`: the sizes of reference models, None for one behind an endpoint.
+    """
     settings = recipe.evaluation
     found = texts.questions or round(_pieces(recipe, texts)[1] * KEPT_SHARES[recipe.tele_eval.draft.method])
     num_models = 2 + bool(recipe.training.instruct.data) + (pipeline == "nightly")
@@ -87,10 +100,13 @@ def evaluating(recipe: Recipe, texts: Texts, shape: Shape, speed: Speed, pipelin
     sets += [(each.task, each.max_questions) for each in settings.forgetting]
     if uncounted := [name for name, number in sets if not number]:
         notes.append(f"evaluation: how many questions {', '.join(uncounted)} hold is not known: they are not counted")
-    seconds = num_models * asking_flops(shape, read, written) / speed.one
-    basis = f"{num_models} models, {asked:,} questions" + ("" if texts.questions else " (a guess)")
+    shapes = [*[shape] * num_models, *(found for found in beside.values() if found is not None)]
+    seconds = sum(asking_flops(found, read, written) for found in shapes) / speed.one
+    basis = f"{len(shapes)} models, {asked:,} questions" + ("" if texts.questions else " (a guess)")
+    if served := [name for name, found in beside.items() if found is None]:
+        basis += f"; {' and '.join(served)} answered by an endpoint, whose GPU hours are its own"
     return Work(
-        "evaluate", num_models * round(read + written), hours=seconds / 3600, gpu_hours=seconds / 3600, basis=basis
+        "evaluate", len(shapes) * round(read + written), hours=seconds / 3600, gpu_hours=seconds / 3600, basis=basis
     )
 
 

@@ -31,6 +31,9 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"storage     {plan.storage_gib:,.1f} GiB: " + ", ".join(
         f"{part} {size:,.1f}" for part, size in plan.storage.items() if size >= 0.05
     )
+    if plan.downloads:
+        parts = ", ".join(f"{name} {size:,.1f}" for name, size in plan.downloads.items())
+        yield f"downloads   {sum(plan.downloads.values()):,.1f} GiB, not in the store: {parts}"
     for note in plan.notes:
         yield f"not known   {note}"
 

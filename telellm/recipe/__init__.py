@@ -17,8 +17,8 @@ from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
 from telellm.recipe.evaluation import Benchmark, Evaluation, General, GeneralTask, Literature
 from telellm.recipe.fields import Here, PathOrUri, Settings
-from telellm.recipe.models import LanguageModel, Model
-from telellm.recipe.nightly import Gate, Nightly, Notify, Retention
+from telellm.recipe.models import LanguageModel, Model, ReferenceModel
+from telellm.recipe.nightly import Gate, GateReference, Nightly, Notify, Retention
 from telellm.recipe.retrieval import Index, Retrieval
 from telellm.recipe.study import Study
 from telellm.recipe.tele_eval import Check, Distinct, Draft, TeleEval
@@ -36,6 +36,7 @@ __all__ = [
     "Draft",
     "Evaluation",
     "Gate",
+    "GateReference",
     "General",
     "GeneralTask",
     "Index",
@@ -54,6 +55,7 @@ __all__ = [
     "Pretrain",
     "Recipe",
     "RecipeError",
+    "ReferenceModel",
     "Retention",
     "Retrieval",
     "Screen",
@@ -169,10 +171,25 @@ def _validate(data: dict[str, Any], source: str, folder: Path | None = None) -> 
 
 def _unknown_scores(recipe: Recipe) -> Iterator[str]:
     """Yield what the gate asks for that the evaluation does not know."""
-    known = recipe.evaluation.scores
-    for field, name in (("metric", recipe.gate.metric), *(("losses", name) for name in recipe.gate.losses)):
+    known, models, reference = recipe.evaluation.scores, recipe.evaluation.reference_models, recipe.gate.reference
+    asked = [("metric", recipe.gate.metric), *(("losses", name) for name in recipe.gate.losses)]
+    if reference is not None:
+        asked.append(("reference.metric", reference.metric))
+    for field, name in asked:
         if name not in known:
             yield f'gate.{field}: "{_short(name)}" is not a score of this recipe{_alternatives(name, known, "scores")}'
+    if reference is None:
+        return
+    if reference.name not in models:
+        yield (
+            f'gate.reference.name: "{_short(reference.name)}" is no model of evaluation.reference_models'
+            f"{_alternatives(reference.name, list(models), 'models')}"
+        )
+    elif not (model := models[reference.name]).can_have(reference.metric):
+        yield (
+            f"gate.reference.metric: {reference.metric} cannot be measured of {reference.name}: an endpoint gives no "
+            f"log-likelihoods{_alternatives('', [name for name in known if model.can_have(name)], 'scores')}"
+        )
 
 
 class _Loader(yaml.SafeLoader):
@@ -285,8 +302,12 @@ def _walk(location: Iterable[str]) -> Any:
                 current = dict[str, Source]
             elif part == "judge":
                 current = LanguageModel
-        elif current == dict[str, Source]:
-            field, current = None, Source
+            elif part == "reference_models":
+                current = dict[str, ReferenceModel]
+            elif current == GateReference | None:
+                current = GateReference
+        elif current in (dict[str, Source], dict[str, ReferenceModel]):
+            field, current = None, Source if current == dict[str, Source] else ReferenceModel
         elif current in (list[Benchmark], list[GeneralTask]):
             field, current = None, get_args(current)[0]
         else:

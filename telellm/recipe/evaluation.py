@@ -1,11 +1,11 @@
 """Section `evaluation`: what is measured of each model."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from telellm.recipe.fields import ModelName, PathOrUri, Settings
-from telellm.recipe.models import LanguageModel
+from telellm.recipe.fields import ASIDE, ModelName, PathOrUri, Settings
+from telellm.recipe.models import LanguageModel, ReferenceModel
 from telellm.records import CATEGORIES
 
 SCORES = (
@@ -25,6 +25,9 @@ SCORES = (
     "literature.next_sentence.accuracy",
 )
 """Scores of models that every recipe may ask for; benchmarks have others, by their names."""
+ROLES = ("base", "pretrained", "instruct", "production", "reference")
+"""What a model is in a report; no reference model may be called so."""
+ReferenceName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=24)]
 
 
 class Benchmark(Settings):
@@ -121,6 +124,13 @@ class Evaluation(Settings):
         description="Sentence embedder of SemScore: directory, hub name, package:…",
     )
     judge: LanguageModel | None = Field(None, description="The judge; empty: section `lm`.")
+    reference_models: dict[ReferenceName, ReferenceModel] = Field(
+        {},
+        description="Models that are asked the same questions as they are, by a name of one's choice (lower case, "
+        "digits, hyphens), such as vendor: the instruct model that the base model's vendor made. Each is compared with "
+        "the adapted model. A study does not ask them.",
+        json_schema_extra=ASIDE,
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Confidence of the intervals.")
     seed: int = Field(17, ge=0, description="Seed of samples and resamples.")
@@ -131,6 +141,13 @@ class Evaluation(Settings):
         chosen = [f"multiple_choice.{benchmark.name}.accuracy" for benchmark in self.multiple_choice]
         tasks = [f"forgetting.{one.task}.accuracy" for one in self.forgetting]
         return [*SCORES, *chosen, *tasks]
+
+    @field_validator("reference_models")
+    @classmethod
+    def _are_no_roles(cls, models: dict[str, ReferenceModel]) -> dict[str, ReferenceModel]:
+        if taken := sorted(set(models) & set(ROLES)):
+            raise ValueError(f"{', '.join(taken)} is the name of a model of the run; give the reference another")
+        return models
 
     @field_validator("multiple_choice")
     @classmethod

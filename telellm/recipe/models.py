@@ -1,10 +1,13 @@
-"""Models of a recipe: the one that is adapted, and the one that is asked."""
+"""Models of a recipe: the one that is adapted, the one that is asked, and those that stand beside in a report."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from telellm.recipe.fields import ASIDE, ModelName, Settings
+
+GENERATED = ("semscore.", "llm_eval.", "multiple_choice.")
+"""Beginnings of the names of scores that rest on answers in words; others need log-likelihoods of a given text."""
 
 
 class Model(Settings):
@@ -40,3 +43,48 @@ class LanguageModel(Settings):
     batch_size: int = Field(8, ge=1, description="Prompts that an in-process model answers at once.")
     context_tokens: int = Field(2048, ge=128, description="Longest prompt and answer together (tokens).")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Number format of an in-process model.")
+
+
+class ReferenceModel(Settings):
+    """Section `evaluation.reference_models.<name>`: a model as it is; the name of a model alone will do as well."""
+
+    model: ModelName = Field(
+        min_length=1,
+        description="A Hugging Face directory, here or in a bucket, a hub name, a .gguf file or package:MODULE/FILE; "
+        "with an endpoint, what the model is called there.",
+    )
+    revision: str = Field(
+        "main",
+        description="Revision of a hub model. Of a model behind an endpoint nothing tells when it becomes another one: "
+        "a new value here has it asked again.",
+    )
+    endpoint: str = Field(
+        "", description="URL of an OpenAI-compatible server (…/v1) that has the model; empty: in this process."
+    )
+    key_variable: str = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the endpoint's key. On a cluster, TELELLM_REFERENCE_KEY is the api-key "
+        "of the Secret telellm-reference.",
+        json_schema_extra=ASIDE,
+    )
+    chat: bool = Field(
+        True,
+        description="Ask for answers through the model's own chat template, if it has one; false for a base model, "
+        "which completes the paper's prompt. An endpoint always has a template.",
+    )
+    max_concurrency: int = Field(
+        32, ge=1, le=4096, description="Requests in flight to an endpoint.", json_schema_extra=ASIDE
+    )
+    timeout_seconds: float = Field(
+        120, gt=0, description="Time for one answer of an endpoint (seconds).", json_schema_extra=ASIDE
+    )
+
+    def can_have(self, score: str) -> bool:
+        """Say whether a score can be measured of it: an endpoint writes answers, and no more."""
+        return not self.endpoint or score.startswith(GENERATED)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value

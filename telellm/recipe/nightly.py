@@ -7,6 +7,18 @@ from pydantic import Field
 from telellm.recipe.fields import Settings
 
 
+class GateReference(Settings):
+    """Section `gate.reference`: a reference model that the candidate must not fall short of."""
+
+    name: str = Field(description="Its name in evaluation.reference_models.")
+    metric: str = Field("semscore.mean", description="Score in which the two are compared, over all questions.")
+    at_least: float = Field(
+        0,
+        description="Gain over the reference that the whole paired interval must reach (in the score's own unit); "
+        "below 0 it is a loss that is accepted.",
+    )
+
+
 class Gate(Settings):
     """Section `gate`: when a night's model becomes production."""
 
@@ -31,6 +43,9 @@ class Gate(Settings):
         description="Other scores, each with the greatest loss that is accepted, both against production and against "
         "the base model: small losses must not add up over nights. Any that is measured: general.perplexity, "
         "literature.terms.exact, multiple_choice.NAME.accuracy, …",
+    )
+    reference: GateReference | None = Field(
+        None, description="A reference model that it must not fall short of; empty: none."
     )
 
 

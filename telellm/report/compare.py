@@ -1,4 +1,4 @@
-"""Compare: what the scores of base, pretrained and instruct model allow to say about them."""
+"""Compare: what the scores of a run's models, and of those beside them, allow to say about them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,16 +14,23 @@ PAIRS = (
     *(("base", "pretrained"), ("base", "instruct"), ("pretrained", "instruct")),
     *(("production", "pretrained"), ("production", "instruct")),
 )
+OWN = ("base", "pretrained", "instruct", "production")
+"""The models of a run; others are reference models, by their names in the recipe."""
 
 
 def compare_models(
     rows: Mapping[str, Sequence[Row]], settings: Evaluation, split: str | None = None
 ) -> list[dict[str, Any]]:
-    """Compare every pair of roles in every metric over the questions that both answered (of one split, or all)."""
+    """Compare the models in every metric over the questions that both answered (of one split, or all).
+
+    Every pair of roles, and each reference model with the instruct model: without one, with the pretrained model.
+    """
+    adapted = next((role for role in ("instruct", "pretrained") if role in rows), "")
+    pairs = [*PAIRS, *((name, adapted) for name in rows if name not in OWN)]
     found = [
         compare_pair((baseline, rows[baseline]), (candidate, rows[candidate]), metric, settings, split)
         for metric in metrics_of(row for found in rows.values() for row in found)
-        for baseline, candidate in PAIRS
+        for baseline, candidate in pairs
         if baseline in rows and candidate in rows
     ]
     return [comparison for comparison in found if comparison is not None]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from telellm.recipe import Evaluation, Recipe
+from telellm.recipe import Evaluation, GateReference, Recipe
 from telellm.report.compare import compare_pair
 from telellm.report.metrics import Row, about, shown, shown_difference
 from telellm.stage import Output
@@ -18,8 +18,8 @@ def decide(
 ) -> dict[str, Any]:
     """Return the gate's decision: `promoted`, `reason`, the criteria with their figures, and what was compared.
 
-    `rows` holds what was measured of `base`, the candidate, and `production` (the base model on the first night);
-    `night` is what the night wrote down when it began.
+    `rows` holds what was measured of `base`, the candidate, `production` (the base model on the first night), and of
+    reference models by their names; `night` is what the night wrote down when it began.
     """
     settings = recipe.gate
     candidate, against = settings.candidate, "production" if night.get("production") else "base"
@@ -28,6 +28,8 @@ def decide(
     criteria = [_measured(recipe, rows, baselines), _gain(recipe, rows, against, evaluation)]
     for metric in settings.losses:
         criteria += [_loss(recipe, rows, baseline, metric, evaluation) for baseline in baselines]
+    if settings.reference is not None:
+        criteria.append(_against_reference(recipe, rows, settings.reference, evaluation))
     criteria.append(_contamination(steps, candidate))
     failed = [criterion for criterion in criteria if not criterion["passed"]]
     return {
@@ -111,6 +113,31 @@ def _loss(
     return criterion | figures | {"passed": passed, "said": said}
 
 
+def _against_reference(
+    recipe: Recipe, rows: Mapping[str, Sequence[Row]], reference: GateReference, evaluation: Evaluation
+) -> Criterion:
+    """The whole interval of the gain over a reference model reaches what is asked for."""
+    name, metric, named = reference.name, reference.metric, about(reference.metric)
+    found = _pair(recipe, rows, name, metric, evaluation, "all")
+    criterion = {"name": "reference", "metric": metric, "against": name, "limit": reference.at_least}
+    if found is None or found["low"] is None:
+        figures = dict.fromkeys(("value", "low", "high", "n"))
+        return criterion | figures | {"passed": False, "said": f"{named.title} cannot be compared with {name}"}
+    sign = -1 if named.lower_is_better else 1
+    low, high = sorted((sign * found["low"], sign * found["high"]))
+    enough = found["n"] >= recipe.gate.minimum_questions
+    passed = enough and low >= reference.at_least  # of what is no number, nothing is greater
+    interval = f"{evaluation.confidence * 100:g} % interval {_signed(metric, low)} … {_signed(metric, high)}"
+    said = (
+        f"{named.title} {_signed(metric, sign * found['difference'])} against {name}, {interval}, n = {found['n']:,}: "
+        f"at least {_signed(metric, reference.at_least)} is asked for"
+    )
+    if not enough:
+        said += f", on at least {recipe.gate.minimum_questions:,} questions"
+    figures = {"value": sign * found["difference"], "low": low, "high": high, "n": found["n"]}
+    return criterion | figures | {"passed": passed, "said": said}
+
+
 def _contamination(steps: Mapping[str, Output], candidate: str) -> Criterion:
     """The text that was trained on is that from which benchmarks and these very questions were taken out."""
     packed, scanned, scored = steps.get("pack"), steps.get("hold-out"), steps.get(f"evaluate-{candidate}")
@@ -134,9 +161,8 @@ def _contamination(steps: Mapping[str, Output], candidate: str) -> Criterion:
 def _pair(
     recipe: Recipe, rows: Mapping[str, Sequence[Row]], baseline: str, metric: str, evaluation: Evaluation, split: str
 ) -> dict[str, Any] | None:
-    roles = {"base": rows.get("base", ()), "production": rows.get("production", ())}
     return compare_pair(
-        (baseline, roles[baseline]),
+        (baseline, rows.get(baseline, ())),
         (recipe.gate.candidate, rows.get(recipe.gate.candidate, ())),
         metric,
         evaluation,

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 WIDTH = 520
 LABELS = 166
-"""Room for the labels on the left of the interval plot."""
+"""Room for the labels on the left of the interval plot, …"""
+LETTER = 7
+"""… or for each letter of the longest, where it needs more: a reference model has the name that a person gave it."""
 
 
 def interval_plot(comparisons: Sequence[Mapping[str, Any]]) -> dict[str, "Markup"]:
@@ -77,8 +79,11 @@ def _intervals(metric: str, found: Sequence[Mapping[str, Any]]) -> "Markup":
     ]
     low, high, ticks = axis(min([0.0, *bounds]), max([0.0, *bounds]), 4)
 
+    longest = max(len(f"{entry['candidate']} − {entry['baseline']}") for entry in found)
+    labels = max(LABELS, round(longest * LETTER))
+
     def x(value: float) -> float:
-        return LABELS + (value - low) / (high - low) * (WIDTH - LABELS - right)
+        return labels + (value - low) / (high - low) * (WIDTH - labels - right)
 
     floor = height - bottom
     parts = []

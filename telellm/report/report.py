@@ -7,7 +7,7 @@ from typing import Any
 
 from telellm.recipe import Evaluation, Recipe
 from telellm.report import gather, questions
-from telellm.report.compare import compare_models, interval_text
+from telellm.report.compare import OWN, compare_models, interval_text
 from telellm.report.gate import decide
 from telellm.report.metrics import METRICS, NAMED, OTHERS, about, shown, shown_difference
 from telellm.report.page import ROOM, page_template
@@ -37,16 +37,20 @@ def report(
     pretrained: Output | None = None,
     instruct: Output | None = None,
     production: Output | None = None,
+    references: Output | None = None,
 ) -> None:
     """Put together what the stages of the run wrote down, and compare its models.
 
     `production` is what was measured of the model that a night compares with (on the first night, of the base model):
-    the gate decides whether it is replaced.
+    the gate decides whether it is replaced. `references` lists the reference models with the places of their scores.
     Writes `report.json`, `report.html`, `questions.html` (each one file, no network) and `model-card.md`. What a run
     does not have is left out.
     """
     scored = {"base": base, "pretrained": pretrained, "instruct": instruct, "production": production}
     outputs = {role: output for role, output in scored.items() if output is not None}
+    if references is not None:
+        places = json.loads(references.path("references.json").read_text(encoding="utf-8"))
+        outputs |= {name: Output.find(context.store, place) for name, place in places.items()}
     context.progress.note("reads what the stages wrote")
     facts = collect(context, settings, outputs)
     context.progress.note("writes the page")
@@ -61,7 +65,7 @@ def report(
     context.summary |= {
         "headline": facts["headline"]["sentence"],
         "scores": {
-            f"{model['role']}.{metric}": score["value"]
+            f"{model['label']}.{metric}": score["value"]
             for model in facts["models"]
             for metric, score in model["metrics"].items()
         },
@@ -70,7 +74,10 @@ def report(
 
 
 def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output]) -> dict[str, Any]:
-    """Return everything that the report says, as it is in `report.json`."""
+    """Return everything that the report says, as it is in `report.json`.
+
+    `outputs`: the scores of each model, by its role, or of a reference model by its name.
+    """
     recipe = context.recipe
     steps = gather.finished_steps(context.store, context.run)
     rows = {role: gather.read_rows(output) for role, output in outputs.items()}
@@ -97,7 +104,9 @@ def collect(context: Context, settings: Evaluation, outputs: Mapping[str, Output
         "training": gather.training_logs(steps),
         "models": [
             json.loads(output.path("scores.json").read_text(encoding="utf-8"))
+            | {"label": role}
             | ({"role": role, "name": f"{recipe.name} {gate['production']}"} if role == "production" and gate else {})
+            | ({"name": role} if role not in OWN else {})
             for role, output in outputs.items()
         ],
         "retrieval": describe_retrieval(outputs, settings),
@@ -136,17 +145,16 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     for metric in _measured_metrics(facts):
         named = about(metric)
-        values = [
-            (model["role"], model["metrics"][metric]["value"])
-            for model in facts["models"]
-            if metric in model["metrics"]
-        ]
+        measured = [model for model in facts["models"] if metric in model["metrics"]]
+        values = [f"{model['label']} {shown(metric, model['metrics'][metric]['value'])}" for model in measured]
         if not values or metric == "answer_perplexity.question_mean" or metric.endswith(".bits_per_byte"):
             continue
-        line = f"{named.title:<18} " + " → ".join(f"{role} {shown(metric, value)}" for role, value in values)
+        own = sum(model["role"] in OWN for model in measured)
+        line = f"{named.title:<18} " + ", ".join([" → ".join(values[:own]), *values[own:]])
         for found in facts["comparisons"]:
-            if (found["metric"], found["baseline"], found["candidate"]) == (metric, "base", named.subject):
-                line += f"  ({named.subject} − base {_difference(found)})"
+            is_gain = (found["baseline"], found["candidate"]) == ("base", named.subject)
+            if found["metric"] == metric and (is_gain or found["baseline"] not in OWN):
+                line += f"  ({found['candidate']} − {found['baseline']} {_difference(found)})"
         lines.append(line)
     if gate := facts["gate"]:
         lines.append(f"{'gate':<18} {'passed' if gate['promoted'] else 'refused'}: {gate['reason']}")

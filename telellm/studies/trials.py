@@ -76,7 +76,7 @@ def trials_of(recipe: Recipe) -> list[Trial]:
 
 def _recipe_of(recipe: Recipe, arm: str, changes: Iterable[str], seed: int | None) -> Recipe:
     """Return the recipe of a trial; who asks and judges stays the same where an arm changes the base model."""
-    more = list(changes)
+    more = [*changes, "gate.reference=null", "evaluation.reference_models={}"]  # a study does not ask them
     if seed is not None:
         more += [f"training.{stage}.seed={seed}" for stage in ("pretrain", "instruct")]
     if any(change.startswith("model.") for change in more):

@@ -73,7 +73,11 @@ def series(recipe: str, written: float, report: dict[str, Any]) -> Iterator[Seri
     for model in report.get("models") or []:
         for metric, score in model.get("metrics", {}).items():
             if isinstance(score.get("value"), int | float):
-                yield "telellm_score", own | {"role": model["role"], "metric": metric}, score["value"]
+                yield (
+                    "telellm_score",
+                    own | {"role": model.get("label", model["role"]), "metric": metric},
+                    score["value"],
+                )
     for category, numbers in ((report.get("corpus") or {}).get("categories") or {}).items():
         yield "telellm_corpus_documents", own | {"category": category}, numbers.get("documents") or 0
         yield "telellm_corpus_tokens", own | {"category": category}, numbers.get("tokens") or 0

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from telellm.evaluation.results import write_results
 from telellm.execution import execute
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Question, Rejected
+from telellm.references import list_references
+from telellm.report.gather import read_rows
 from telellm.stage import Context, Output, stage
 from telellm.store import Store
 
@@ -234,6 +237,29 @@ def make_run(recipe: Recipe, store: Store, run: str) -> dict[str, str]:
         role: execute(evaluate, recipe, store, run, {"questions": questions, "model": model}, label=f"evaluate-{role}")
         for role, model in models.items()
     }
+
+
+def make_references(store: Store, inputs: dict[str, str]) -> str:
+    """Add reference models to a run: one in a folder, which is worse, and one behind an endpoint."""
+    base = Output.find(store, inputs["base"])
+    places = {}
+    for name in ("vendor", "served"):
+        rows = read_rows(base)
+        scores = json.loads(base.path("scores.json").read_text()) | {"name": name, "role": "reference"}
+        scores |= {"model": f"owner/{name}", "endpoint": "", "not_measured": {}}
+        if name == "served":
+            written = [row for row in rows if row["task"].startswith(("tele-eval", "multiple_choice."))]
+            rows = [row | {"nll": None, "tokens": None, "log_likelihoods": None} for row in written]
+            scores["endpoint"], scores["not_measured"] = "http://h/v1", {"answer_perplexity": "no log-likelihoods"}
+            scores["multiple_choice"]["quiz"]["unreadable"] = 3
+            for found in (scores["metrics"], *scores["by_split"].values()):
+                for metric in [metric for metric in found if metric.startswith("answer_perplexity")]:
+                    del found[metric]
+        with TemporaryDirectory() as folder:
+            write_results(Path(folder), rows, scores)
+            places[name] = f"stages/evaluate/{name}"
+            store.commit(places[name], Path(folder), {"stage": "evaluate", "content": name, "out": len(rows)})
+    return list_references(store, places)
 
 
 def _without(documents: Output, drops: dict[str, str]) -> Iterator[Document | Rejected]:

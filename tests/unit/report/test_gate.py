@@ -60,12 +60,15 @@ def judge(recipe_with: Callable[..., Recipe], directory_store: Store) -> Judge:
     ) -> dict[str, Any]:
         number = how.pop("number", 40)
         night = how.pop("night", NIGHT)
+        vendor = how.pop("vendor", None)
         rows = {
             role: scored(rate, semscore, number)
             for role, rate, semscore in zip(
                 ("base", "production", "instruct"), (3.0, production, candidate), semscores, strict=True
             )
         }
+        if vendor is not None:
+            rows["vendor"] = scored(1.0, vendor, number)
         return decide(
             recipe_with("evaluation.bootstrap_samples=200", *changes), rows, steps(directory_store, **how), night
         )
@@ -142,6 +145,37 @@ def test_too_few_questions_decide_nothing(judge: Judge) -> None:
     assert judge(1.5, "gate.minimum_questions=12", number=12)["promoted"]
     assert "too few questions: 10 of" in judge(1.5, "gate.split=held-out")["reason"]
     assert not judge(1.5, "gate.minimum_questions=2", number=1)["promoted"]
+
+
+VENDOR = "evaluation.reference_models.vendor=owner/vendor-instruct"
+DEMAND = "gate.reference={{name: vendor, metric: semscore.mean, at_least: {}}}"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "at_least", "passes"), [(0.4, 0, True), (0.5, 0, True), (0.6, 0, False), (0.6, -0.2, True)]
+)
+def test_the_gate_may_ask_that_a_reference_model_is_not_better(
+    judge: Judge, vendor: float, at_least: float, passes: bool
+) -> None:
+    decision = judge(1.5, VENDOR, DEMAND.format(at_least), vendor=vendor)
+    assert decision["promoted"] is passes
+    assert failed(decision) == ([] if passes else [("reference", "vendor")])
+    criterion = next(c for c in decision["criteria"] if c["name"] == "reference")
+    assert criterion["low"] <= criterion["value"] <= criterion["high"] and criterion["n"] == 40
+    assert criterion["value"] == pytest.approx(0.5 - vendor)
+    assert "against vendor, 95 % interval" in criterion["said"]
+
+
+def test_a_score_that_the_reference_model_lacks_refuses(judge: Judge) -> None:
+    decision = judge(1.5, VENDOR, DEMAND.format(0))
+    assert failed(decision) == [("reference", "vendor")]
+    assert decision["reason"] == "SemScore cannot be compared with vendor"
+    assert not judge(1.5, VENDOR, "gate.reference={name: vendor, metric: llm_eval.accuracy}", vendor=0.4)["promoted"]
+
+
+def test_a_reference_model_is_judged_on_enough_questions(judge: Judge) -> None:
+    decision = judge(1.5, VENDOR, DEMAND.format(0), "gate.split=held-out", "gate.minimum_questions=41", vendor=0.4)
+    assert ("reference", "vendor") in failed(decision) and "on at least 41 questions" in decision["reason"]
 
 
 @pytest.mark.parametrize(
