@@ -198,6 +198,10 @@ class Registry:
             self.authorization = basic.get("Authorization", "")
         elif kind.lower() == "bearer":
             asked = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+            if self.scheme == "https" and not asked.get("realm", "").startswith("https://"):
+                raise Refused(
+                    f"{self.host} sends us to {asked.get('realm')} for a token: our password goes over TLS alone"
+                )
             scopes = [("scope", scope) for scope in asked.get("scope", "").split()]
             query = urllib.parse.urlencode([("service", asked.get("service", "")), *scopes])
             request = urllib.request.Request(f"{asked.get('realm', '')}?{query}", headers=basic)
@@ -205,13 +209,16 @@ class Registry:
                 with self.opener.open(request, timeout=60) as answer:
                     found = json.load(answer)
             except (OSError, ValueError) as error:
-                raise Refused(f"{self.host}: {asked.get('realm')} gives no token: {error}") from None
+                raise Refused(f"{self.host}: {asked.get('realm')} gives no token: {error}{self._advice()}") from None
             self.authorization = f"Bearer {found.get('token') or found.get('access_token')}"
+
+    def _advice(self) -> str:
+        return "" if self.login else "; log in: REGISTRY_USER and REGISTRY_PASSWORD, or docker login"
 
     def _must(self, answer: Answer, wanted: tuple[int, ...], what: str) -> Answer:
         if answer.status in (401, 403):
-            advice = "" if self.login else "; log in: REGISTRY_USER and REGISTRY_PASSWORD, or docker login"
-            raise Refused(f"{self.host} does not let us push {what}: status {answer.status} {answer.said}{advice}")
+            said = f"status {answer.status} {answer.said}{self._advice()}"
+            raise Refused(f"{self.host} does not let us push {what}: {said}")
         if answer.status not in wanted:
             raise Refused(f"{self.host} does not take {what}: status {answer.status} {answer.said}")
         return answer

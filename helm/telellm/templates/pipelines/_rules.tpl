@@ -76,6 +76,11 @@
   resources: [secrets]
   resourceNames: [{{ include "telellm.store.pipelinesSecretName" . }}]
   verbs: [get]
+# where a version of Kubeflow that writes no store beside its artifacts looks for it
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [kfp-launcher]
+  verbs: [get]
 {{- end -}}
 
 {{- define "telellm.pipelines.workflowControllerRules" -}}
