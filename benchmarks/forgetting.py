@@ -58,12 +58,17 @@ def main() -> None:
     parser.add_argument("--few-shot", type=int, default=0, help="examples; but for MMLU's, lm-eval draws others")
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--about", default="", help="what the data sets are, for the results")
     parser.add_argument("--facts", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, tokenizer = load_model(options.model), load_tokenizer(options.model)
     peer = Peer(model, tokenizer, options.folder, options.few_shot)
-    figures: dict[str, Any] = {"model": options.model.rsplit("/", 1)[-1], "lm_eval": version("lm-eval")}
+    figures: dict[str, Any] = {
+        "model": options.model.rsplit("/", 1)[-1],
+        "data": options.about,
+        "lm_eval": version("lm-eval"),
+    }
     figures |= {"times": options.times, "threads": options.threads, "few_shot": options.few_shot, "tasks": {}}
     facts = {}
     for task in options.tasks:
@@ -77,7 +82,7 @@ def main() -> None:
         figures["tasks"][task] = {
             "questions": len(rows),
             "telellm": statistics.mean(row["correct"] for row in rows),
-            "lm-eval": score,
+            "lm-eval": float(score),
             **compare(asked, rows, facts[task]),
             "cpu_seconds": {"telellm": ours, "lm-eval": theirs},
             "times_faster": round(statistics.median(map(operator.truediv, theirs, ours)), 2),
@@ -132,10 +137,10 @@ class Peer:
 def to_fact(sample: dict[str, Any], score: str, task: str) -> Fact:
     prompt = sample["arguments"][0][0]
     if task == "gsm8k":
-        return {"prompt": prompt, "text": sample["resps"][0][0], "correct": sample[score]}
+        return {"prompt": prompt, "text": sample["resps"][0][0], "correct": float(sample[score])}
     endings = [ending for _, ending in sample["arguments"]]
     scores = [float(found[0]) for found in sample["filtered_resps"]]
-    return {"prompt": prompt, "endings": endings, "log_likelihoods": scores, "correct": sample[score]}
+    return {"prompt": prompt, "endings": endings, "log_likelihoods": scores, "correct": float(sample[score])}
 
 
 def subjects(folder: Path) -> list[str]:
@@ -158,8 +163,8 @@ def compare(asked: GeneralQuestions, rows: Sequence[Fact], facts: Sequence[Fact]
     ]
     return {
         "same_prompts": len(shared),
-        "same_verdicts": sum(row["correct"] == fact["correct"] for row, fact in shared),
-        "largest_difference_nats": max(apart, default=0.0),
+        "same_verdicts": sum(bool(row["correct"] == fact["correct"]) for row, fact in shared),
+        "largest_difference_nats": float(max(apart, default=0.0)),
     }
 
 
