@@ -2,8 +2,9 @@
 VENV := .venv
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 STORE ?= store
+BENCHMARKS ?= evaluation judge nightly checkpoint
 
-.PHONY: help venv demo test test-cluster lint images images-list bundle chart compile docs lock clean
+.PHONY: help venv demo test test-cluster lint bench images images-list bundle chart compile docs lock clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +34,16 @@ lint: venv ## format, rules, types, arrows between the rooms
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+bench: $(VENV)-bench/.ready ## measure telellm beside its peers into benchmarks/results (BENCHMARKS=NAMES, ARGS of the only one)
+	set -e; for name in $(BENCHMARKS); do $(VENV)-bench/bin/python benchmarks/$$name.py $(ARGS); done
+
+$(VENV)-bench/.ready: $(VENV)/.ready # the peers, in an environment of their own that sees ours
+	test -x $(VENV)-bench/bin/python || $(UV) venv -q --python 3.11 $(VENV)-bench
+	echo "import site; site.addsitedir('$(abspath $(VENV))/lib/python3.11/site-packages')" \
+	  >$(VENV)-bench/lib/python3.11/site-packages/telellm.pth
+	$(UV) pip install -q --python $(VENV)-bench/bin/python lm-eval
+	@touch $@
+
 images: ## build all images, or NAMES of images/; try each in a container and print sizes (REGISTRY, TAG)
 	python3 images/build.py $(NAMES) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
@@ -60,4 +71,4 @@ lock: ## resolve the dependencies again into requirements.lock
 	  --no-emit-package telellm --no-header pyproject.toml -o requirements.lock
 
 clean: ## remove what can be made again (not the store)
-	rm -rf $(VENV) $(VENV)-uv compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-uv $(VENV)-bench compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
