@@ -42,7 +42,7 @@ class Gate(Settings):
         {"semscore.mean": 0.05},
         description="Other scores, each with the greatest loss that is accepted, both against production and against "
         "the base model: small losses must not add up over nights. Any that is measured: general.perplexity, "
-        "literature.terms.exact, multiple_choice.NAME.accuracy, …",
+        "literature.terms.exact, forgetting.TASK.accuracy, multiple_choice.NAME.accuracy, …",
     )
     reference: GateReference | None = Field(
         None, description="A reference model that it must not fall short of; empty: none."
