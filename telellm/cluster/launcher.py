@@ -238,7 +238,8 @@ class _Follower:
 
     def _waiting_reason(self, state: State) -> str:
         if state.phase == "queued":
-            return f"{self.settings.queue or 'queue'}: {state.said}"
+            asked = f" (kubectl -n {self.api.namespace} get workloads -o wide)" if self.settings.queue else ""
+            return f"{self.settings.queue or 'queue'}: {state.said}{asked}"
         reasons = Counter(filter(None, (pods.waits_for(pod) for pod in self.pods.values() if not pod.get("deleted"))))
         if not self.pods:
             kind = self.path.split("/")[-2]
