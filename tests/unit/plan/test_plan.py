@@ -244,6 +244,19 @@ def test_questions_are_counted_in_hours_here_and_in_requests_to_a_server(recipe:
     assert there.step("screen").requests == here.texts.documents
 
 
+def test_questions_of_general_ability_are_counted_with_their_examples(recipe: Recipe) -> None:
+    def tokens(*fields: str) -> int:
+        task = ", ".join(["path: s3://raw/data", *fields])
+        return estimate(changed(recipe, f"evaluation.forgetting=[{{{task}}}]")).step("evaluate").tokens
+
+    without = estimate(recipe).step("evaluate").tokens
+    once = tokens("task: mmlu", "max_questions: 100") - without
+    assert once > 0 and tokens("task: mmlu", "max_questions: 100", "few_shot: 4") - without == 5 * once
+    assert tokens("task: gsm8k", "max_questions: 100") - without > 6 * once  # five examples, and a written answer
+    whole = estimate(changed(recipe, "evaluation.forgetting=[{task: mmlu, path: s3://raw/data}]"))
+    assert any("how many questions mmlu hold is not known" in note for note in whole.notes)
+
+
 def test_nights_keep_a_model_for_each_version_that_retention_keeps(recipe: Recipe) -> None:
     once = estimate(recipe).storage
     nights = changed(recipe, "retention={versions: 5, refused_days: 1, runs_days: 2, unused_days: 3}")
