@@ -337,7 +337,7 @@ def _run_shards(
     found = _finished_shards(stage, store, parts, keys)
     todo = [part for part in parts if found[part.name] is None]
     known = last_versions(store, stage.name, context.base) if todo and stage.reuses else {}
-    earlier = versions_of(names, known)
+    earlier = versions_of(names, known, margin=1 if stage.shard_rows else 0)
     tasks = [_Task(part, keys[part.name], context.base, earlier[part.name], others) for part in todo]
     num_workers = min(stage.workers or workspace(), len(todo))
     if num_workers <= 1:
@@ -408,17 +408,18 @@ def _run_shard(
             name = part.name.removesuffix("-00000")
             if isinstance(part.content, Rows):
                 context.counts["in"] = part.content.number
-            if stage.reuses:
+            reuse: Reuse | None = None
+            if stage.reuses and isinstance(part.content, Rows | list):
                 reuse = Reuse(items, find_versions(store, task.earlier, stage.produces))
                 context.content = part.content
                 if reuse.num_known:
                     context.counts["reused"] = reuse.num_known
                 results: Any = iter(stage.body(context, settings, reuse.new(), **others) or ())
-                made: Any = reuse.merge(results, one_each=stage.per is not None)
+                made: Any = reuse.merge(results, one_each=stage.divide is None)
             else:
                 made = stage.body(context, settings, items(), **others) or ()
             rows = write_records(made, stage.produces, context.directory, name, context.counts, own.drops)
-            if stage.reuses:
+            if reuse is not None:
                 reuse.write(context.directory, name)
         progress.drops.update(own.drops)
         manifest = {

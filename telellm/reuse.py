@@ -50,17 +50,19 @@ def last_versions(store: Store, stage: str, base: str) -> dict[str, str]:
     return dict(store.read_json(_pointer(stage, base)) or {})
 
 
-def versions_of(names: Sequence[str], known: Mapping[str, str]) -> dict[str, list[str]]:
+def versions_of(names: Sequence[str], known: Mapping[str, str], margin: int = 0) -> dict[str, list[str]]:
     """Return for each shard the places of the earlier ones that may hold its items; all names are sorted as items are.
 
     That is the shard of its name; the one before, where it has none, from which it was cut off; and those after it
-    whose first item is gone, which became a part of it.
+    whose first item is gone, which became a part of it. `margin`: so many more at both ends, where a shard is a number
+    of records, and what comes or goes moves others across its ends.
     """
     old = sorted(known)
     places: dict[str, list[str]] = {}
     for name, after in zip_longest(names, names[1:]):
-        first = max(bisect_right(old, name) - 1, 0)
-        places[name] = [known[each] for each in old[first : bisect_left(old, after) if after else None]]
+        first = max(bisect_right(old, name) - 1 - margin, 0)
+        last = bisect_left(old, after) + margin if after else len(old)
+        places[name] = [known[each] for each in old[first:last]]
     return places
 
 

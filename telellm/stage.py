@@ -204,8 +204,8 @@ def stage(
     that does not writes files to `context.directory`. `workers`: processes over the shards (default: one a core; 1
     where a model is in memory). `place`: where the output lies, by default `stages/<stage>/<digest>`. `identity`: what
     else the output depends on (digests of files that the recipe names). `reuses`: of a shard that changed, only new
-    items go through the function (`reuse.py`); it gives one result a record or, of a shard that `divide` made,
-    `EndOfItem` after what came of each.
+    items go through the function (`reuse.py`); it gives one result a record or, where there is a `divide`, `EndOfItem`
+    after what came of each item.
     `by_file`: the function gets its input whole, and yields for each of its files `(name, records)`, or `(name, None)`
     where the output refers to that file, because nothing of it changes.
     """

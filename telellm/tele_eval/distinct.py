@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telellm.lm.embedding import embed, embedder_digest
+from telellm.parquet import read_records
 from telellm.recipe import Distinct, LanguageModel, Recipe
 from telellm.records import Question, Rejected
 from telellm.stage import Context, Output, stage
@@ -28,13 +30,17 @@ def _identity(recipe: Recipe) -> str:
     sections=("tele_eval.distinct", "tele_eval.held_out_share", "tele_eval.path", "seed"),
     produces=Question,
     identity=_identity,
+    by_file=True,
 )
-def distinct(context: Context, settings: Distinct, drafts: Output) -> Iterator[Question | Rejected]:
+def distinct(
+    context: Context, settings: Distinct, drafts: Output
+) -> Iterator[tuple[str, Iterator[Question | Rejected]]]:
     """Keep one of the questions that ask the same, and say which documents are held out.
 
-    The set is read three times; in memory are only the numbers of words, or the embeddings. A question about a document
-    of the training text is kept before one about a document that is held out: what training states somewhere does not
-    measure transfer. A set that the recipe names loses only questions in the same words.
+    The questions of a file stay together, so that later only new ones are asked about. The set is read three times; in
+    memory are only the numbers of words, or the embeddings. A question about a document of the training text is kept
+    before one about a document that is held out: what training states somewhere does not measure transfer. A set that
+    the recipe names loses only questions in the same words.
     """
     recipe = context.recipe
     ranks, lots = [], []
@@ -53,13 +59,20 @@ def distinct(context: Context, settings: Distinct, drafts: Output) -> Iterator[Q
         repeated = same_by_words(questions, order, 1.0 if recipe.tele_eval.path else settings.similarity)
     kept = _statements(drafts, set(repeated.values()))
     held_out = set[str]()
-    for number, question in enumerate(drafts.records(Question)):
-        if number in repeated:
-            yield Rejected(question, "asked before", kept[repeated[number]])
-            continue
-        split = question.split or split_of(question.id, recipe.seed, recipe.tele_eval.held_out_share)
-        held_out.update({question.id} if split == "held-out" else ())
-        yield replace(question, split=split)
+
+    def divide(path: Path, first: int) -> Iterator[Question | Rejected]:
+        for number, question in enumerate(read_records(path, Question), first):
+            if number in repeated:
+                yield Rejected(question, "asked before", kept[repeated[number]])
+                continue
+            split = question.split or split_of(question.id, recipe.seed, recipe.tele_eval.held_out_share)
+            held_out.update({question.id} if split == "held-out" else ())
+            yield replace(question, split=split)
+
+    first = 0
+    for name in drafts.names("data/"):
+        yield name, divide(drafts.path(name), first)
+        first += drafts.manifest["rows"][name]
     context.summary |= {"held_out_documents": len(held_out), "seed": recipe.seed}
 
 

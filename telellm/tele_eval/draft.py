@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from telellm.lm import language_model_digest, open_language_model
 from telellm.lm.prompts import Prompt
 from telellm.recipe import Draft, Recipe
 from telellm.records import Document, Question, Rejected
+from telellm.reuse import EndOfItem
 from telellm.stage import Context, Shard, stage
 from telellm.store import sha256_file
 from telellm.tele_eval.facts import Facts
@@ -62,12 +64,16 @@ def _divide(context: Context, settings: Draft) -> list[Shard] | None:
     shard_rows=SHARD_DOCUMENTS,
     workers=1,
     identity=_identity,
+    reuses=True,
 )
-def draft(context: Context, settings: Draft, documents: Iterator[Document] | Path) -> Iterator[Question | Rejected]:
+def draft(
+    context: Context, settings: Draft, documents: Iterator[Document] | Path
+) -> Iterator[Question | Rejected | EndOfItem]:
     """Let the model write questions about the documents, in one of two ways, and keep those that keep the rules.
 
-    Requests are in flight over all documents of a shard. Every question has its document, clause, kind and evidence;
-    what is rejected keeps its reason. Where the recipe names a set of questions, its rows are read instead.
+    Requests are in flight over all documents of a shard; about those that did not change, nothing is asked again. Every
+    question has its document, clause, kind and evidence; what is rejected keeps its reason. Where the recipe names a
+    set of questions, its rows are read instead.
     Source: Tele-LLMs (arXiv 2409.05314), section on Tele-Eval.
     """
     if isinstance(documents, Path):
@@ -78,7 +84,7 @@ def draft(context: Context, settings: Draft, documents: Iterator[Document] | Pat
     client = open_language_model(recipe.lm, recipe.model)
     used = Counter(client.usage)
     context.progress.start(context.counts["in"], "documents")
-    asked: deque[tuple[Document, Any, bool]] = deque()
+    asked: deque[_Asked | EndOfItem] = deque()
     answers = client.generate_each(
         _requests(context, method, documents, asked),
         method.max_tokens,
@@ -87,11 +93,13 @@ def draft(context: Context, settings: Draft, documents: Iterator[Document] | Pat
         stop=method.stop,
     )
     for answer in answers:
-        document, subject, is_last = asked.popleft()
-        for item in method.read(document.id, subject, answer):
+        yield from _ends(context, asked)
+        about = asked.popleft()
+        assert isinstance(about, _Asked)
+        for item in method.read(about.document, about.subject, answer):
             context.counts["drafts"] += 1
             yield item
-        context.progress.advance(int(is_last))
+    yield from _ends(context, asked)
     context.counts.update(client.usage - used)
     context.summary |= {
         "model": language_model_digest(recipe.lm, recipe.model),
@@ -101,19 +109,35 @@ def draft(context: Context, settings: Draft, documents: Iterator[Document] | Pat
     }
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a request was about."""
+
+    document: str
+    subject: Any
+
+
 def _requests(
-    context: Context, method: Method, documents: Iterator[Document], asked: deque[tuple[Document, Any, bool]]
+    context: Context, method: Method, documents: Iterator[Document], asked: deque[_Asked | EndOfItem]
 ) -> Iterator[str]:
-    """Yield what the model is asked, and note in `asked` what about."""
+    """Yield what the model is asked, and note in `asked` what about, and where a document ends."""
     for document in documents:
         subjects = method.subjects(document)
         if not subjects:
             context.counts["documents without a subject"] += 1
-            context.progress.advance()
-        for number, subject in enumerate(subjects, 1):
+        for subject in subjects:
             context.counts["requests"] += 1
-            asked.append((document, subject, number == len(subjects)))
+            asked.append(_Asked(document.id, subject))
             yield method.fill(subject)
+        asked.append(EndOfItem())
+
+
+def _ends(context: Context, asked: deque[_Asked | EndOfItem]) -> Iterator[EndOfItem]:
+    """Yield the ends of documents that come before the next answer."""
+    while asked and isinstance(end := asked[0], EndOfItem):
+        asked.popleft()
+        context.progress.advance()
+        yield end
 
 
 def _read_set(context: Context, path: Path) -> Iterator[Question | Rejected]:

@@ -39,6 +39,7 @@ def _identity(recipe: Recipe) -> str:
     workers=1,
     place=lambda recipe, key, inputs: f"tele-eval/{recipe.name}/{key}",
     identity=_identity,
+    reuses=True,
 )
 def tele_eval(context: Context, settings: Check, questions: Iterator[Question]) -> Iterator[Question | Rejected]:
     """Keep the questions that the model calls self-contained, supported by their evidence, and rightly answered.
@@ -48,7 +49,9 @@ def tele_eval(context: Context, settings: Check, questions: Iterator[Question]) 
     Source: Tele-LLMs (arXiv 2409.05314), section on Tele-Eval.
     """
     recipe = context.recipe
-    left = list(questions)
+    read = list(questions)
+    left = list(range(len(read)))
+    rejected: dict[int, Rejected] = {}
     asked = [] if recipe.tele_eval.path else doubts(settings)
     context.progress.start(len(left) * max(len(asked), 1), "questions" if len(asked) < 2 else "answers")
     if asked and left:
@@ -56,21 +59,18 @@ def tele_eval(context: Context, settings: Check, questions: Iterator[Question]) 
         used = Counter(client.usage)
         for number, doubt in enumerate(asked):
             question = YesNoQuestion(client, doubt.prompt)
-            probabilities = question.probabilities([_case(one) for one in left]) if left else []
+            probabilities = question.probabilities([_case(read[at]) for at in left]) if left else []
             context.counts[f"asked {doubt.prompt.name}"] += len(left)
             context.summary[f"lean {doubt.prompt.name}"] = round(question.lean, 3)
-            kept = []
-            for one, probability in zip(left, probabilities, strict=True):
+            for at, probability in zip(left, probabilities, strict=True):
                 if probability < doubt.threshold:
-                    yield Rejected(one, doubt.reason, f"{probability:.3f}")
-                    context.progress.advance(len(asked) - number)
-                else:
-                    kept.append(one)
-                    context.progress.advance()
-            left = kept
+                    rejected[at] = Rejected(read[at], doubt.reason, f"{probability:.3f}")
+                    context.progress.advance(len(asked) - number - 1)
+                context.progress.advance()
+            left = [at for at in left if at not in rejected]
         context.counts.update(client.usage - used)
         context.summary["model"] = language_model_digest(recipe.lm, recipe.model)
-    yield from left
+    yield from (rejected.get(at, one) for at, one in enumerate(read))
     context.summary["prompts"] = {doubt.prompt.name: doubt.prompt.digest for doubt in asked}
 
 

@@ -1,16 +1,21 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from telellm.recipe import Check, RecipeError
-from telellm.records import Question
+from telellm.records import Document, Question
 from telellm.stage import Output
 from telellm.store import Store
+from telellm.tele_eval.distinct import distinct
+from telellm.tele_eval.draft import draft
 from telellm.tele_eval.tele_eval import doubts, tele_eval
 from tests.language_model_server import Answer, LanguageModelServer, completion
 from tests.stages import given, rejects, run
 from tests.unit.tele_eval.conftest import recipe
+from tests.unit.tele_eval.test_draft import documents, write_item
 
 QUESTIONS = [
     Question(
@@ -22,6 +27,7 @@ QUESTIONS = [
     )
     for number in range(6)
 ]
+THRESHOLDS = [f"tele_eval.check.{name}_threshold=0.4" for name in ("self_contained", "support", "correct")]
 ASKED = {"self-contained": "stands in an exam", "support": "Statement:", "correct": "answer exactly this question"}
 
 
@@ -56,9 +62,7 @@ def test_the_model_is_asked_the_cheapest_first_and_about_what_is_left(
 ) -> None:
     # lean of the references: as all are answered yes, it is taken off, and what is answered alike is at one half
     doubt(server, **{"self-contained": "antenna A1", "support": "It is 2 dBi", "correct": "antenna A3"})
-    output = check(
-        server, store, *(f"tele_eval.check.{name}_threshold=0.4" for name in ("self_contained", "support", "correct"))
-    )
+    output = check(server, store, *THRESHOLDS)
     assert [question.id for question in output.records(Question)] == ["web_0", "web_4", "web_5"]
     assert output.manifest["drops"] == {"not self-contained": 1, "not supported": 1, "not correct": 1}
     assert [number_asked(server, what) for what in ASKED] == [6, 5, 4]
@@ -98,3 +102,41 @@ def test_each_doubt_has_references_for_yes_and_for_no_as_many_of_both() -> None:
 def test_an_unknown_prompt_is_refused_with_the_known_ones(server: LanguageModelServer, store: Store) -> None:
     with pytest.raises(RecipeError, match="support-2"):
         check(server, store, "tele_eval.check.support_prompt=support-9")
+
+
+def test_the_night_after_only_what_is_new_is_asked_and_the_set_is_that_of_a_fresh_build(
+    server: LanguageModelServer, store: Store, tmp_path: Path
+) -> None:
+    """Documents come, change and go in a file that is cut in three; one of them has nothing to ask about."""
+
+    def answer(request: dict[str, Any], number: int) -> Answer:
+        asked = request["messages"][-1]["content"]
+        if any(words in asked for words in ASKED.values()):
+            yes = 0.1 if "counter N17 of the gNB count?" in asked else 0.9
+            return completion("Yes", [("Yes", yes), ("No", 1 - yes)])
+        return completion(write_item(request))
+
+    server.answer = answer
+    made = recipe(server, "tele_eval.distinct.embedder=", *THRESHOLDS)
+
+    def build(numbers: list[int], place: Store) -> tuple[list[Output], list[str]]:
+        items = [replace(each, id=f"standard_{at}") for at, each in enumerate(documents(1300)) if at in numbers]
+        items.insert(40, Document.create("standard", "s040a", "Nothing."))
+        server.requests.clear()
+        outputs = [run(draft, made, place, documents=given(items, made, place))]
+        for step in (distinct, tele_eval):
+            outputs.append(run(step, made, place, **{step.inputs[0]: outputs[-1].prefix}))
+        found = {name for request in server.requests for name in re.findall(r"counter (N\d+) ", str(request))}
+        return outputs, sorted(found)
+
+    first = [number for number in range(300) if number % 50 != 7]
+    build(first, store)
+    second = [*(number for number in range(300) if number not in (0, 128, 200)), 1200]
+    outputs, asked = build(second, store)
+    assert asked == sorted(f"N{number}" for number in {1200, *second} - set(first))
+    fresh, _ = build(second, Store.open(str(tmp_path / "fresh")))
+    for ours, theirs in zip(outputs, fresh, strict=True):
+        files = [{n: e["sha256"] for n, e in output.manifest["files"].items()} for output in (ours, theirs)]
+        assert files[0] == files[1] and ours.manifest["drops"] == theirs.manifest["drops"]
+    assert outputs[1].num_records == 298 and outputs[2].num_records == 297
+    assert len(outputs[0].names("data/")) == 3
