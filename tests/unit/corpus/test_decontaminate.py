@@ -210,12 +210,16 @@ def test_benchmarks_may_lie_in_a_store(store: Store, recipe_with: Callable[..., 
 
 
 def test_what_general_ability_is_scored_on_is_a_benchmark_too(
-    recipe_with: RecipeWith, directory_store: Store, tmp_path: Path
+    store: Store, recipe_with: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    recipe = recipe_with(f"evaluation.forgetting=[{{task: hellaswag, path: {write_general_data(tmp_path)}/hellaswag}}]")
+    data = write_general_data(tmp_path / "data")
+    for path in data.glob("hellaswag/**/*.parquet"):
+        store.upload(f"benchmarks/{path.relative_to(data)}", path)
+    changes = (f"evaluation.forgetting=[{{task: hellaswag, path: '{store.uri}/benchmarks/hellaswag'}}]",)
+    recipe = recipe_with(*changes, "corpus.decontaminate.ngram_words=8")
     leak = "Rowing: A man sits in a boat. He rows across the lake."
     leaked = Document.create("web", "a", f"{prose(1)}\n\n{leak}\n\n{prose(2)}")
-    output = run(decontaminate, recipe, directory_store, documents=given([leaked], recipe, directory_store))
+    output = run(decontaminate, recipe, store, documents=given([leaked], recipe, store))
     assert [document.content for document in documents(output)] == [f"{prose(1)}\n\n{prose(2)}"]
     assert output.summary()["found"] == {"hellaswag": 1}
 
