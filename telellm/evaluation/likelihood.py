@@ -1,20 +1,24 @@
 """Likelihood: how likely a model finds what may follow a text, for many texts at once.
 
 Texts that begin alike are computed as one tree: what several of them share is computed once, whether that is the
-prompt, the first words of many questions, or a question whose options stand in several orders. The tree is one row of
-tokens, without padding, in which each token sees those on the way from the root to it.
+prompt, the first words of many questions, or a question whose options stand in several orders. What all of them share
+is kept as keys and values; the rest is a row of tokens, without padding, in which each token sees those on the way from
+the root to it.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
-TOKENS_PER_QUESTION = {"cpu": 48, "cuda": 512}
+TOKENS_PER_QUESTION = {"cpu": 96, "cuda": 512}
 """How many tokens are computed at once for each question of `batch_size`: on a CPU, what its cache holds is faster."""
 MAXIMUM_LOGITS = {"cpu": 2**25, "cuda": 2**28}
 """Logits that are in memory at once."""
@@ -28,6 +32,14 @@ class Continued:
 
     text: list[int]
     endings: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """What all texts begin with: how many tokens, and their keys and values; None where there are none."""
+
+    length: int
+    cache: "Cache | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +83,9 @@ def log_likelihoods(
     left = Counter(path.place[0] for path in paths)
     with torch.inference_mode():
         in_trees = bool(paths) and _takes_trees(model, max(len(path.tokens) for path in paths))
+        beginning = _read_beginning(model, paths) if in_trees else _Beginning(0, None)
         for batch in (_trees if in_trees else _rectangles)(paths, *_limits(model, batch_size)):
-            scores = _read_tree(model, batch) if in_trees else _read_rows(model, padding, batch)
+            scores = _read_tree(model, batch, beginning) if in_trees else _read_rows(model, padding, batch)
             start = done = 0
             for path in batch:
                 end = start + len(path.tokens) - path.first
@@ -109,19 +122,28 @@ def _limits(model: "PreTrainedModel", batch_size: int) -> tuple[int, int]:
 
 
 def _trees(paths: Sequence[_Path], most_tokens: int, most_kept: int) -> Iterator[list[_Path]]:
-    """Yield paths in their order, as many as make a tree of `most_tokens`."""
-    batch: list[_Path] = []
-    num_tokens = num_kept = 0
-    for path in paths:
-        kept = len(path.tokens) - path.first
-        new = len(path.tokens) - (_num_shared(batch[-1].tokens, path.tokens) if batch else 0)
-        if batch and (num_tokens + new > most_tokens or num_kept + kept > most_kept):
-            yield batch
-            batch, num_tokens, num_kept, new = [], 0, 0, len(path.tokens)
-        batch.append(path)
-        num_tokens, num_kept = num_tokens + new, num_kept + kept
-    if batch:
-        yield batch
+    """Yield paths in their order, as many as make a tree of `most_tokens`, cut where little is shared.
+
+    What is shared over a cut is computed twice: of the cuts that leave at least half a tree, the cheapest is made.
+    """
+    shared = [0, *(_num_shared(before.tokens, path.tokens) for before, path in pairwise(paths))]
+    start = 0
+    while start < len(paths):
+        num_tokens = num_kept = 0
+        end, costs = start, []
+        while end < len(paths):
+            path = paths[end]
+            new = len(path.tokens) - (shared[end] if end > start else 0)
+            kept = len(path.tokens) - path.first
+            if end > start and (num_tokens + new > most_tokens or num_kept + kept > most_kept):
+                costs.append((shared[end], -end))
+                end = -min(costs)[1]
+                break
+            if end > start and num_tokens >= most_tokens / 2:
+                costs.append((shared[end], -end))
+            num_tokens, num_kept, end = num_tokens + new, num_kept + kept, end + 1
+        yield list(paths[start:end])
+        start = end
 
 
 def _rectangles(paths: Sequence[_Path], most_tokens: int, most_kept: int) -> Iterator[list[_Path]]:
@@ -139,31 +161,90 @@ def _rectangles(paths: Sequence[_Path], most_tokens: int, most_kept: int) -> Ite
         yield batch
 
 
-def _read_tree(model: "PreTrainedModel", paths: Sequence[_Path]) -> "torch.Tensor":
+def _read_beginning(model: "PreTrainedModel", paths: Sequence[_Path]) -> "_Beginning":
+    """Compute what all paths share, up to the first place whose prediction is wanted."""
+    import torch
+
+    length = min(_num_shared(paths[0].tokens, paths[-1].tokens), min(path.first for path in paths))
+    if not length:
+        return _Beginning(0, None)
+    ids = torch.tensor([paths[0].tokens[:length]], device=model.device)
+    cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+    return _Beginning(length, cache)
+
+
+def _read_tree(model: "PreTrainedModel", paths: Sequence[_Path], beginning: _Beginning) -> "torch.Tensor":
     """Return the log-softmax at the paths' places, one path after the other, computed as one tree."""
     import torch
 
     if len(paths) == 1:
         return _read_rows(model, 0, paths)
+    before = beginning.length
     tokens: list[int] = []
     depths: list[int] = []
     nodes: list[list[int]] = []
+    branches: list[tuple[int, int, list[int]]] = []
     for number, path in enumerate(paths):
-        shared = _num_shared(paths[number - 1].tokens, path.tokens) if number else 0
-        new = range(len(tokens), len(tokens) + len(path.tokens) - shared)
-        nodes.append([*(nodes[-1][:shared] if number else []), *new])
+        shared = max(_num_shared(paths[number - 1].tokens, path.tokens), before) if number else before
+        start, end = len(tokens), len(tokens) + len(path.tokens) - shared
+        way = nodes[-1][:shared] if number else list(range(before))
+        nodes.append([*way, *range(before + start, before + end)])
+        branches.append((start, end, nodes[-1]))
         tokens += path.tokens[shared:]
         depths += range(shared, len(path.tokens))
-    sees = torch.zeros((len(tokens), len(tokens)), dtype=torch.bool)
-    for on_path in nodes:
-        places = torch.tensor(on_path)
-        sees[places[:, None], places] = torch.ones((len(on_path), len(on_path)), dtype=torch.bool).tril()
+    sees = torch.zeros((len(tokens), before + len(tokens)), dtype=torch.bool)
+    for start, end, on_path in branches:
+        sees[start:end, on_path] = torch.ones((end - start, len(on_path)), dtype=torch.bool).tril(
+            len(on_path) - (end - start)
+        )
     hidden = torch.finfo(model.dtype).min
     mask = torch.zeros(sees.shape, dtype=model.dtype).masked_fill(~sees, hidden)[None, None].to(model.device)
-    wanted = [node for path, on_path in zip(paths, nodes, strict=True) for node in on_path[path.first :]]
+    wanted = [node - before for path, way in zip(paths, nodes, strict=True) for node in way[path.first :]]
     ids = torch.tensor([tokens], device=model.device)
-    positions = torch.tensor([depths], device=model.device)
-    return _log_softmax(model, [(0, node) for node in wanted], ids, mask, positions)
+    named: dict[str, Any] = {"position_ids": torch.tensor([depths], device=model.device)}
+    if before:
+        named["past_key_values"] = copy.deepcopy(beginning.cache)
+    with _attention_along(branches, mask) if model.device.type == "cpu" else nullcontext():
+        return _log_softmax(model, [(0, node) for node in wanted], ids, mask, named)
+
+
+def _attention_along(
+    branches: Sequence[tuple[int, int, list[int]]], mask: "torch.Tensor"
+) -> "AbstractContextManager[Any]":
+    """Compute attention for each branch over what is on its path alone, instead of over a mask that hides most.
+
+    `branches`: the first of a branch's tokens and the one after its last, and the places of all keys on its path. On a
+    GPU, many small products are slower than a large one.
+    """
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention as attend
+    from torch.overrides import TorchFunctionMode
+
+    cut = [
+        (start, end, torch.tensor(on_path), mask[:, :, start:end, on_path].contiguous())
+        for start, end, on_path in branches
+        if end > start
+    ]
+
+    class Along(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            theirs = kwargs.get("attn_mask")
+            if function is not attend or theirs is None or theirs.data_ptr() != mask.data_ptr():
+                return function(*args, **kwargs)
+            query, key, value = args
+            found = [
+                attend(
+                    query[:, :, start:end],
+                    key.index_select(2, on_path),
+                    value.index_select(2, on_path),
+                    **(kwargs | {"attn_mask": seen}),
+                )
+                for start, end, on_path, seen in cut
+            ]
+            return torch.cat(found, dim=2)
+
+    return Along()
 
 
 def _read_rows(model: "PreTrainedModel", padding: int, paths: Sequence[_Path]) -> "torch.Tensor":
@@ -176,7 +257,7 @@ def _read_rows(model: "PreTrainedModel", padding: int, paths: Sequence[_Path]) -
     mask = [[1] * (longest - gap) + [0] * gap for gap in gaps]
     wanted = [(row, at) for row, path in enumerate(paths) for at in range(path.first, len(path.tokens))]
     return _log_softmax(
-        model, wanted, torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), None
+        model, wanted, torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device), {}
     )
 
 
@@ -185,7 +266,7 @@ def _log_softmax(
     wanted: Sequence[tuple[int, int]],
     ids: "torch.Tensor",
     mask: "torch.Tensor",
-    positions: "torch.Tensor | None",
+    named: dict[str, Any],
 ) -> "torch.Tensor":
     """Return the log-softmax at the `wanted` (row, place) pairs, one after the other.
 
@@ -198,9 +279,10 @@ def _log_softmax(
 
     head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     handle = head.register_forward_pre_hook(pick)
-    named: dict[str, Any] = {} if positions is None else {"position_ids": positions}
     try:
-        logits: torch.Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, **named).logits
+        logits: torch.Tensor = model(
+            input_ids=ids, attention_mask=mask, use_cache="past_key_values" in named, **named
+        ).logits
     finally:
         handle.remove()
     return logits[0].float().log_softmax(-1)
@@ -216,9 +298,9 @@ def _takes_trees(model: "PreTrainedModel", longest: int) -> bool:
         if 0 < (getattr(config, field, None) or 0) <= longest:
             return False
     beginning = [1, 2, 3, 4, 5, 6]
-    tried = [_Path([*beginning, *end], 0, (0, 0), {}) for end in ([7, 8, 9], [8, 7, 9, 7])]
+    tried = [_Path([*beginning, *end], 3, (0, 0), {}) for end in ([7, 8, 9], [8, 7, 9, 7])]
     try:
-        scores = _read_tree(model, tried)
+        scores = _read_tree(model, tried, _read_beginning(model, tried))
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
     expected = _read_rows(model, 0, tried)
