@@ -67,6 +67,7 @@ Steps of pipelines also get what you put into these, if they are there:
 | Secret | key | who gets it |
 |---|---|---|
 | `telellm-lm` | api-key: of a language model's server that is not the chart's | screen, Tele-Eval, evaluate, studies |
+| `telellm-reference` | api-key: of a reference model's server, as TELELLM_REFERENCE_KEY | evaluate references |
 | `telellm-benchmarks` | TELEQNA_PASSWORD: of archived benchmarks | decontaminate, hold out, pack, evaluate, studies |
 | `telellm-webhook` | TELELLM_WEBHOOK_URL: told what the nightly gate decided (`notify`) | promote |
 

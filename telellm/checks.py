@@ -1,8 +1,9 @@
 """Checks: what can be known to fail before anything runs; each names the field and the remedy."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from telellm.lm.models import find_local
+from telellm.lm.models import find_local, model_directory
 from telellm.recipe import Recipe, RecipeError, vary
 
 
@@ -33,23 +34,43 @@ def _mistakes(recipe: Recipe) -> list[str]:
         mistakes += _missing(f"evaluation.forgetting: {task.task}", task.path)
     if not recipe.evaluation.general.text.startswith("package:"):
         mistakes += _missing("evaluation.general.text", recipe.evaluation.general.text)
-    models = {"model.name": recipe.model.name, "evaluation.embedder": recipe.evaluation.embedder}
-    if not recipe.lm.endpoint:
-        models["lm.model"] = recipe.lm.model
-    if recipe.training.instruct.method == "chat-vector":
-        models["training.instruct.vendor"] = recipe.training.instruct.vendor
-    if recipe.evaluation.judge and not recipe.evaluation.judge.endpoint:
-        models["evaluation.judge.model"] = recipe.evaluation.judge.model
-    for name, reference in recipe.evaluation.reference_models.items():
-        if not reference.endpoint:
-            models[f"evaluation.reference_models.{name}"] = reference.model
-    for field, model in models.items():
-        if model:
-            try:
-                find_local(model)
-            except RecipeError as error:
-                mistakes.append(f"{field}: {str(error).removeprefix('model: ')}")
+    for field, (model, _) in models_of(recipe).items():
+        try:
+            find_local(model)
+        except RecipeError as error:
+            mistakes.append(f"{field}: {str(error).removeprefix('model: ')}")
     return mistakes
+
+
+def models_of(recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """Return the models that a recipe uses in processes of its own: field → name and revision."""
+    evaluation, instruct = recipe.evaluation, recipe.training.instruct
+    models = {
+        "model.name": (recipe.model.name, recipe.model.revision),
+        "evaluation.embedder": (evaluation.embedder, "main"),
+    }
+    if not recipe.lm.endpoint:
+        models["lm.model"] = (recipe.lm.model, recipe.lm.revision)
+    if instruct.method == "chat-vector":
+        models["training.instruct.vendor"] = (instruct.vendor, instruct.vendor_revision)
+    if evaluation.judge and not evaluation.judge.endpoint:
+        models["evaluation.judge.model"] = (evaluation.judge.model, evaluation.judge.revision)
+    for name, reference in evaluation.reference_models.items():
+        if not reference.endpoint:
+            models[f"evaluation.reference_models.{name}"] = (reference.model, reference.revision)
+    return {field: (name, revision) for field, (name, revision) in models.items() if name}
+
+
+def fetch_models(recipe: Recipe) -> Iterator[str]:
+    """Bring every model of a recipe to this machine, each once; yields a line for each: field and folder.
+
+    What the hub or a bucket has is put into the cache, where runs find it without a network. Raises `RecipeError`.
+    """
+    for field, (name, revision) in models_of(recipe).items():
+        try:
+            yield f"{field:<36} {model_directory(name, revision)}"
+        except RecipeError as error:
+            raise RecipeError(f"{field}: {str(error).removeprefix('model: ')}") from None
 
 
 def _missing(field: str, path: str) -> list[str]:

@@ -248,8 +248,19 @@ def models(options: argparse.Namespace) -> int:
     if options.action == "show":
         print("\n".join(describe_version(store, name, options.version)))
         return 0
+    if options.action == "fetch" and name.endswith((".yaml", ".yml")):
+        from telellm.checks import fetch_models
+        from telellm.recipe import load
+
+        for line in fetch_models(load(Path(name))):
+            print(line, flush=True)
+        return 0
     if options.action == "fetch":
         from telellm.production_files import fetch
+        from telellm.recipe import RecipeError
+
+        if options.to is None:
+            raise RecipeError("telellm models fetch: name the folder for the model in production with --to DIR")
 
         print(fetch(store, name, options.to, options.wait, _say))
         return 0
@@ -401,8 +412,8 @@ def _parser() -> argparse.ArgumentParser:
         "words",
         nargs="+",
         metavar='MODEL… "QUESTION"',
-        help="models (a run, a recipe, a name of the registry, a folder, hub name, package:…, s3://…, the URL of an "
-        "endpoint), and last the question",
+        help="models (a run, a recipe, RUN#NAME of its reference models, a name of the registry, a folder, hub name, "
+        "package:…, s3://…, the URL of an endpoint), and last the question",
     )
     added.add_argument("--with-documents", action="store_true", help="give them passages of the corpus, and show these")
     added.add_argument("--store", default="store", metavar="URI", help="folder or s3://bucket/prefix (default: store)")
@@ -441,8 +452,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("version", metavar="VERSION", nargs="?", default="", help="default: the one in production")
     added = action("promote", "put a version that passed the gate into production")
     added.add_argument("version", metavar="VERSION", help="see telellm models list")
-    added = action("fetch", "put the model in production into a folder, checked by digest")
-    added.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder")
+    added = action(
+        "fetch",
+        "put the model in production into a folder, checked by digest; of a recipe's file, bring its models here",
+    )
+    added.add_argument("--to", type=Path, metavar="DIR", help="folder; of a recipe, models come into the cache")
     added.add_argument("--wait", action="store_true", help="wait until there is a version in production")
     added = action("follow", "let a Deployment of the cluster start anew when production moves")
     added.add_argument("--deployment", default="telellm-serving", metavar="NAME", help="default: telellm-serving")

@@ -1,8 +1,11 @@
 """Doctor: can this machine, this store, this cluster do it? Each check is one line, with its remedy."""
 
+import json
 import os
 import socket
 import tempfile
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +15,13 @@ from urllib.parse import urlsplit
 
 from telellm.cluster import preflight
 from telellm.cluster.api import Api, ClusterError, in_cluster
+from telellm.lm.models import find_local
 from telellm.progress import Progress
-from telellm.recipe import Recipe, RecipeError
+from telellm.recipe import Recipe, RecipeError, ReferenceModel
 from telellm.stage import StageFailed
 from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput, sha256_file
 
+ENDPOINT_SECONDS = 5
 MULTIPART_BYTES = 11 * 2**20
 """More than two of the smallest parts of S3 (5 MiB)."""
 
@@ -41,6 +46,8 @@ def diagnose(recipe: Recipe | None, store: str, only: str = "") -> Iterator[Chec
     """
     if only != "cluster":
         yield from check_store(store)
+    if not only and recipe is not None:
+        yield from check_references(recipe)
     if only != "store" and (only == "cluster" or (recipe is not None and recipe.cluster.enabled)):
         yield from check_cluster(recipe, store)
 
@@ -80,6 +87,46 @@ def check_store(uri: str) -> Iterator[Check]:
             yield _check_conditions(store, key)
     except (StoreUnavailable, InvalidStore, TornOutput, FileNotFoundError) as error:
         yield Check("store", "failed", str(error))
+
+
+def check_references(recipe: Recipe) -> Iterator[Check]:
+    """Yield whether each reference model is on this machine, or its server answers; the hub is not asked.
+
+    A server that does not answer here may do so where the model is scored: its lack is no failure.
+    """
+    for name, model in recipe.evaluation.reference_models.items():
+        where = f"evaluation.reference_models.{name}"
+        if model.endpoint:
+            yield _check_endpoint(where, model)
+            continue
+        try:
+            path = None if "://" in model.model else find_local(model.model)
+            said = f"is {path}" if path else f"{model.model} is fetched when it is scored"
+            yield Check("reference model", "ok", f"{name} {said}")
+        except RecipeError as error:
+            yield Check("reference model", "failed", f"{where}: {str(error).removeprefix('model: ')}")
+
+
+def _check_endpoint(where: str, model: ReferenceModel) -> Check:
+    address = f"{model.endpoint.rstrip('/')}/models"
+    headers = {"Authorization": f"Bearer {os.environ.get(model.key_variable) or 'none'}"}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(address, headers=headers), timeout=ENDPOINT_SECONDS
+        ) as answer:
+            known = [entry["id"] for entry in json.load(answer)["data"]]
+    except urllib.error.HTTPError as error:
+        refused = error.code in (401, 403)
+        remedy = (
+            f"set {model.key_variable} where it is scored" if refused else "see that it is an address that ends in /v1"
+        )
+        return Check("reference model", "warning", f"{where}.endpoint: {address} answers {error.code}; {remedy}")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        said = f"{address} gives no list of models here ({error}); see that it does where the model is scored"
+        return Check("reference model", "warning", f"{where}.endpoint: {said}")
+    if model.model not in known:
+        return Check("reference model", "warning", f"{where}.model: {model.model} is none of: {', '.join(known[:8])}")
+    return Check("reference model", "ok", f"{model.model} is served at {model.endpoint}")
 
 
 def check_cluster(recipe: Recipe | None, store: str) -> Iterator[Check]:

@@ -132,7 +132,7 @@ def _of_recipe(recipe: Recipe, store: Store) -> list[NamedModel]:
 def _reference(recipe: Recipe, owner: str, name: str) -> NamedModel:
     models = recipe.evaluation.reference_models
     if name not in models:
-        known = ", ".join(models) or "none"
+        known = ", ".join(sorted(models)) or "none"
         raise RecipeError(f'"{name}" is not a reference model of {owner}\n  reference models: {known}')
     model = models[name]
     served = {"endpoint": model.endpoint.rstrip("/"), "key_variable": model.key_variable} if model.endpoint else {}

@@ -3,6 +3,7 @@
 import pytest
 
 from telellm.checks import check
+from telellm.cli import main
 from telellm.recipe import RecipeError, parse
 
 SMALL = "name: small\nmodel: {name: ./model}\nsources:\n  one: {category: web, path: raw}\n"
@@ -69,3 +70,31 @@ def test_the_arms_of_a_study_are_looked_at_too(folder):
 
 def test_a_bucket_and_a_hub_name_are_not_looked_for_on_this_machine(folder):
     check(parse(SMALL.replace("path: raw", "path: 's3://bucket/raw'").replace("./model", "owner/model"), folder=folder))
+
+
+def test_reference_models_of_this_machine_are_looked_for(folder):
+    text = SMALL + (
+        "evaluation: {embedder: ./embedder, reference_models: {vendor: ./none, hub: owner/chat, "
+        "served: {model: big, endpoint: 'http://h/v1'}}}"
+    )
+    with pytest.raises(RecipeError) as caught:
+        check(parse(text, folder=folder))
+    assert str(caught.value).splitlines()[0].startswith("evaluation.reference_models.vendor: ")
+    assert str(caught.value).count("evaluation.") == 1
+    check(parse(text.replace("./none", "./model"), folder=folder))
+
+
+def test_the_models_of_a_recipe_are_brought_to_this_machine(folder, capsys):
+    (folder / "model" / "config.json").write_text("{}")
+    text = SMALL + "evaluation: {embedder: ./model, reference_models: {vendor: ./model}}"
+    (folder / "my.yaml").write_text(text)
+    assert main(["models", "fetch", str(folder / "my.yaml")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in printed] == [
+        [field, str(folder / "model")]
+        for field in ("model.name", "evaluation.embedder", "evaluation.reference_models.vendor")
+    ]
+    (folder / "model" / "config.json").unlink()
+    assert main(["models", "fetch", str(folder / "my.yaml")]) == 2
+    assert "model.name: " in capsys.readouterr().err
+    assert main(["models", "fetch", "telecom"]) == 2 and "--to DIR" in capsys.readouterr().err

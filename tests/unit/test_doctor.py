@@ -2,10 +2,11 @@
 
 import pytest
 
-from telellm.doctor import check_store, diagnose, require
+from telellm.doctor import check_references, check_store, diagnose, require
 from telellm.progress import Progress
 from telellm.recipe import RecipeError
 from telellm.store import Store
+from tests.language_model_server import LanguageModelServer
 
 
 def test_a_bucket_is_written_read_and_deleted_in_one_and_in_parts(bucket_uri):
@@ -48,3 +49,23 @@ def test_what_no_pod_can_reach_is_refused_before_anything_is_asked(recipe_with, 
     said = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in said] == ["store", "sources.one.path", "lm.endpoint"]
     assert "name a bucket" in said[0] and "leave ingest out of cluster.stages" in said[1]
+
+
+def test_reference_models_are_looked_for_here_and_at_their_servers(recipe_with, tmp_path):
+    server = LanguageModelServer()  # it has no list of models
+    try:
+        recipe = recipe_with(
+            "evaluation.reference_models.gone=/nowhere",
+            "evaluation.reference_models.hub=owner/chat",
+            f"evaluation.reference_models.served={{model: big, endpoint: '{server.url}'}}",
+        )
+        found = list(check_references(recipe))
+    finally:
+        server.close()
+    assert [check.state for check in found] == ["failed", "ok", "warning"]
+    assert found[0].said.startswith("evaluation.reference_models.gone: ") and "fetched" in found[1].said
+    assert "evaluation.reference_models.served.endpoint: " in found[2].said and "answers 501" in found[2].said
+    (away,) = list(
+        check_references(recipe_with(f"evaluation.reference_models.x={{model: m, endpoint: '{server.url}'}}"))
+    )
+    assert away.state == "warning" and "gives no list of models here" in away.said

@@ -83,3 +83,20 @@ def test_snapshots_and_questions_are_found_where_runs_left_them(filled: Store) -
     filled.write_json("runs/first/report/report.json", {"tele_eval": {"examples": [{"statement": "Why?"}]}})
     assert questions_of(filled, "runs/first/report") == [{"statement": "Why?"}]
     assert registry.models(filled) == ["telecom"]
+
+
+def test_a_reference_model_of_a_run_or_recipe_is_named_after_it(directory_store: Store, tmp_path: Path) -> None:
+    text = RUN + (
+        "evaluation: {reference_models: {vendor: owner/chat, "
+        "served: {model: big, endpoint: 'http://h/v1/', key_variable: OTHER_KEY}}}\n"
+    )
+    directory_store.write("runs/first/recipe.yaml", text.encode())
+    path = tmp_path / "my.yaml"
+    path.write_text(text.replace("a_section_of_an_earlier_telellm: {x: 1}\n", ""))
+    for owner in ("first", str(path)):
+        (vendor,) = resolve(f"{owner}#vendor", directory_store)
+        assert (vendor.label, vendor.name, vendor.chat, vendor.endpoint) == ("vendor", "owner/chat", True, "")
+        (served,) = resolve(f"{owner}#served", directory_store)
+        assert (served.name, served.endpoint, served.key_variable) == ("big", "http://h/v1", "OTHER_KEY")
+        with pytest.raises(RecipeError, match="reference models: served, vendor"):
+            resolve(f"{owner}#vend", directory_store)

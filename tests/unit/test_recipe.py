@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -374,3 +375,43 @@ def test_a_loss_of_general_ability_is_something_that_the_gate_may_limit():
     assert 'there is no field "shots"\n  known fields: task, path, few_shot' in refusal(
         SMALL + "evaluation: {forgetting: [{task: mmlu, path: a, shots: 3}]}"
     )
+
+
+def test_a_reference_model_may_be_a_name_or_a_section(recipe_with: Callable[..., Recipe]) -> None:
+    changes = (
+        "evaluation.reference_models.vendor=owner/chat",
+        "evaluation.reference_models.served={model: big, endpoint: 'http://h/v1'}",
+    )
+    models = recipe_with(*changes).evaluation.reference_models
+    assert (models["vendor"].model, models["vendor"].endpoint, models["vendor"].chat) == ("owner/chat", "", True)
+    assert models["vendor"].can_have("general.perplexity") and not models["served"].can_have("general.perplexity")
+    assert models["served"].can_have("multiple_choice.quiz.accuracy")
+    assert parse(recipe_with(*changes).to_yaml()).evaluation.reference_models == models
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["evaluation.reference_models.vendor.modle=x"], 'did you mean "model"?'),
+        (["evaluation.reference_models.base=owner/chat"], "base is the name of a model of the run"),
+        (["gate.reference={nam: vendor}"], 'did you mean "name"?'),
+        (["gate.reference.name=vendor"], '"vendor" is no model of evaluation.reference_models'),
+        (
+            ["evaluation.reference_models.v=a/b", "gate.reference={name: v, metric: semscore}"],
+            'did you mean "semscore.mean"?',
+        ),
+        (
+            [
+                "evaluation.reference_models.v={model: m, endpoint: 'http://h/v1'}",
+                "gate.reference={name: v, metric: general.perplexity}",
+            ],
+            "cannot be measured of v: an endpoint gives no log-likelihoods\n  known scores: semscore.mean",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_reference_model_is_said(
+    recipe_with: Callable[..., Recipe], changes: list[str], said: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_with(*changes)
+    assert said in str(caught.value)

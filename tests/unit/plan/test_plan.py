@@ -11,6 +11,7 @@ import pytest
 from telellm.cli import main
 from telellm.plan import Plan, estimate
 from telellm.plan.shape import read_shape
+from telellm.plan.show import describe
 from telellm.recipe import Lora, Recipe, RecipeError, parse
 from telellm.runs import find_stage
 from telellm.store import Store
@@ -110,7 +111,9 @@ def test_a_part_of_the_corpus_is_counted_from_the_whole(recipe: Recipe, director
 def test_without_a_run_the_sizes_of_files_tell_roughly(recipe: Recipe, directory_store: Store) -> None:
     kinds = {"arxiv": "arxiv", "standards": "standard", "wikipedia": "wiki", "web": "web"}
     sources = {name: {"category": kind, "path": str(SAMPLES / name)} for name, kind in kinds.items()}
-    samples = changed(recipe, f"sources={json.dumps(sources)}", "training.pack.replay=", "corpus.ingest.shard_files=1000")
+    samples = changed(
+        recipe, f"sources={json.dumps(sources)}", "training.pack.replay=", "corpus.ingest.shard_files=1000"
+    )
     rough = estimate(samples)
     assert "sizes of the sources' files" in rough.texts.basis and not rough.texts.exact
     found: Counter[str] = Counter()
@@ -308,3 +311,22 @@ def test_memory_is_what_was_measured_within_a_third(recipe: Recipe, tmp_path: Pa
     plan = estimate(planned, tokens=100_000)
     assert plan.shape.parameters == 134_515_008
     assert measured / 1.33 < sum(plan.step("pretrain").memory_gib.values()) < measured * 1.33
+
+
+def test_reference_models_are_counted_by_their_own_size_and_what_is_fetched_for_them(
+    recipe: Recipe, directory_store: Store, tiny_model: Path
+) -> None:
+    alone = estimate(recipe, directory_store, tokens=5000)
+    beside = [f"evaluation.reference_models.vendor={tiny_model}"]
+    served = ["evaluation.reference_models.served={model: big, endpoint: 'http://h/v1'}"]
+    plan = estimate(changed(recipe, *beside, *served), directory_store, tokens=5000)
+    before, after = alone.step("evaluate"), plan.step("evaluate")
+    assert after.tokens == before.tokens / 3 * 4 and after.hours == pytest.approx(before.hours / 3 * 4)
+    assert after.basis.startswith("4 models") and "served answered by an endpoint" in after.basis
+    assert not plan.downloads  # both lie on this machine
+    directory_store.write("models/tiny/config.json", (tiny_model / "config.json").read_bytes())
+    far = f"evaluation.reference_models.vendor={directory_store.uri}/models/tiny"
+    fetched = estimate(changed(recipe, far), directory_store, tokens=5000)
+    assert fetched.downloads == {"vendor": pytest.approx(4 * fetched.shape.parameters / 2**30)}
+    assert any("not in the store: vendor" in line for line in describe(fetched))
+    assert fetched.to_json()["downloads"] == fetched.downloads

@@ -79,3 +79,9 @@ def test_a_night_removes_nothing_that_a_trial_needs(bodies: Bodies, tmp_path: Pa
     for trial in trials_of(parse(RECIPE)):
         notes = read_notes(store, trial.run("s"))
         assert len(notes) == 4 and all(store.manifest(note["output"]) for note in notes.values())
+
+
+def test_a_study_asks_no_reference_models() -> None:
+    changes = ["evaluation.reference_models.vendor=owner/chat", "gate.reference.name=vendor"]
+    (trial,) = trials_of(parse(SMALL + "study: {arms: {a: []}}", changes=changes))
+    assert trial.recipe.evaluation.reference_models == {} and trial.recipe.gate.reference is None
