@@ -197,7 +197,8 @@ def test_kubeflow_caches_nothing_and_names_each_task_after_its_work(compiled, na
 
 FOR_SOME = {
     "api-key": "screen draft distinct check evaluate evaluate-production evaluate-references run-trials",
-    "TELEQNA_PASSWORD": "decontaminate hold-out pack evaluate evaluate-production evaluate-references prepare-trials run-trials",
+    "TELEQNA_PASSWORD": "decontaminate hold-out pack evaluate evaluate-production evaluate-references prepare-trials "
+    "run-trials",
     "TELELLM_WEBHOOK_URL": "start-night promote",
 }
 """Key of a secret → the tasks that read a language model, archived benchmarks, or tell a webhook."""
