@@ -3,10 +3,11 @@
     python benchmarks/nightly.py [--numbers 10000 100000] [--folder FOLDER]
 
 The documents are text files of some 250 words each, in folders of a thousand, all different, as `sources` with a
-category that is screened; the new ones have names in a row after the others, as papers by number have. A server on this machine answers every question at once, so what is measured is the
-platform's own work, from the night's start to the question whether there is news: ingest, clean, screen, deduplicate,
-decontaminate. Seconds are the processor's, of all processes but the server's: they do not depend on who else uses the
-machine. Memory is the largest resident size of any process.
+category that is screened; the new ones have names in a row after the others, as papers by number have. A server on this
+machine answers every question at once, so what is measured is the platform's own work, from the night's start to the
+question whether there is news: ingest, clean, screen, deduplicate, decontaminate. Seconds are the processor's, of all
+processes but the server's: they do not depend on who else uses the machine. Memory is the largest resident size of any
+process.
 """
 
 import argparse
