@@ -128,7 +128,7 @@ def test_night_after_night_is_a_fresh_build_and_nothing_is_read_or_asked_about_t
     raw: Path, recipe: Recipe, parsed: list[str], tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Documents come, change and go; so do the files at which shards begin."""
-    monkeypatch.setattr("telellm.execution.workspace", lambda: 1)  # what is parsed is noted in this process
+    monkeypatch.setattr("telellm.shards.workspace", lambda: 1)  # what is parsed is noted in this process
     recipe = parse(recipe.to_yaml(), changes=["corpus.ingest.shard_files=3"])
     store, chance = Store.open(str(tmp_path / "store")), random.Random(seed)
     for night in range(8):

@@ -190,7 +190,7 @@ def test_the_output_is_the_same_however_many_workers_there_are(tmp_path: Path, m
     raw = write(tmp_path / "raw", {f"{number}.md": f"# Cell {number}\n\n{WORDS}" for number in range(9)})
     contents = []
     for cores in (1, 3):
-        monkeypatch.setattr("telellm.execution.workspace", lambda cores=cores: cores)
+        monkeypatch.setattr("telellm.shards.workspace", lambda cores=cores: cores)
         store = Store.open(str(tmp_path / f"store{cores}"))
         contents.append(run(ingest, recipe_for(raw, "standard"), store).content)
     assert contents[0] == contents[1]
