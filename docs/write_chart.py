@@ -124,7 +124,7 @@ into one archive. On the other side nothing is needed but Python 3.9:
 ```console
 $ tar -xf telellm-bundle.tar && cd telellm-bundle
 $ REGISTRY_USER=me REGISTRY_PASSWORD=… ./load.sh registry.example.org/mirror
-$ helm install telellm telellm-0.1.0.tgz -n telellm --create-namespace -f images.yaml \
+$ helm install telellm telellm-0.1.0.tgz -n telellm --create-namespace -f images.yaml \\
     --set global.imageRegistry=registry.example.org/mirror -f my-values.yaml
 ```
 
