@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from telellm.cluster.api import Api, ClusterError
-from telellm.cluster.launcher import NeverRan, launch
+from telellm.cluster.follower import NeverRan
+from telellm.cluster.launcher import launch
 from telellm.cluster.names import job_name
 from telellm.cluster.templates import GPU, Work, pytorch_job, shards_job
 from telellm.progress import Progress

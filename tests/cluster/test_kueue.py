@@ -35,11 +35,15 @@ def queue(cluster: Cluster) -> Iterator[str]:
     command += ["--kube-version", "1.34.0"]
     queues = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cluster.kubectl("apply", "-f", "-", given=queues)
+    account = f"--serviceaccount={cluster.namespace}:telellm-launcher"
+    cluster.kubectl("create", "role", "telellm-queue", "--verb=list", "--resource=workloads.kueue.x-k8s.io")
+    cluster.kubectl("create", "rolebinding", "telellm-queue", "--role=telellm-queue", account)
     name = f"{cluster.namespace}-telellm"
     try:
         wait_until("the queue is ready", lambda: _condition(cluster, "clusterqueue", name, "Active") == "True")
         yield name
     finally:
+        cluster.kubectl("delete", "role,rolebinding", "telellm-queue", "--ignore-not-found")
         cluster.kubectl("delete", "--ignore-not-found", "-f", "-", given=queues)
 
 
@@ -52,8 +56,7 @@ def test_what_the_queue_holds_back_waits_with_its_words_and_is_admitted_later(
     _, corpus = new_run(*changes, name="corpus")
     training = cluster.stage("pretrain", run, packed=copy_output(*packed, store))
     for process in (training, cluster.stage("ingest", corpus)):
-        process.until("it waits", lambda process=process: "telellm: " in _waits(process))
-    assert "is suspended" in _waits(training) and "get workloads" in _waits(training)
+        process.until("it says why", lambda process=process: f"telellm: ClusterQueue {queue} is " in _waits(process))
     assert cluster.pods() == {}
     _stop(cluster, queue, "None")
     for process in cluster.processes:
@@ -69,7 +72,7 @@ def test_what_never_fits_into_the_queue_ends_with_its_words(
     )
     said = cluster.stage("pretrain", run, packed=copy_output(*packed, store)).end(1)
     assert "not all of its pods ran within 8.0 s (cluster.queue_seconds): telellm: " in said
-    assert "is suspended" in said
+    assert "insufficient quota for cpu" in said
     assert cluster.is_empty()
 
 
