@@ -23,7 +23,7 @@ demo: venv ## documents → adapted model → report, on this machine in ten min
 
 test: venv ## unit tests and the pipelines on this machine
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile tests/unit
-	$(VENV)/bin/python -m pytest tests/local
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --durations=8 tests/local
 
 test-cluster: venv ## jobs in the cluster of KUBECONFIG; TELELLM_LOAD_IMAGE loads images into it ("": they are there)
 	$(VENV)/bin/python -m pytest -v --durations=0 --durations-min=1 tests/cluster $(PYTEST_ARGS)

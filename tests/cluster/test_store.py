@@ -117,7 +117,7 @@ def test_a_cluster_without_room_for_the_pod_that_checks_the_store_is_a_warning(
     cluster: Cluster, recipe_with: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(recipe_with("cluster.node_selector={no: node}", "cluster.queue_seconds=3").to_yaml())
+    recipe.write_text(recipe_with("cluster.node_selector={kind: none}", "cluster.queue_seconds=3").to_yaml())
     said = cluster.telellm("doctor", recipe, "--store", "s3://telellm/full").end()
     assert re.search("^warning +store from a pod +not checked: .* within 3.0 s .*didn't match", said, re.MULTILINE), (
         said

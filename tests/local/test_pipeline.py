@@ -37,6 +37,8 @@ SMALL = [
     "evaluation.max_generated=4",
     "evaluation.max_answer_tokens=24",
     "evaluation.rotations=1",
+    "evaluation.general.max_characters=2000",
+    "retrieval.max_questions=3",
     "gate.minimum_questions=8",
     "gate.losses={semscore.mean: 2}",
 ]
