@@ -4,10 +4,11 @@
 #
 #   helm/bundle.sh CHART.tgz COMPILED TARGET.tar [IMAGE...]
 #
-# Without images: all of `helm/images.py`. images/ is an OCI layout, images.yaml are values that pin it. Docker must have them or be able to pull them; ours come from `make images`.
+# Without images: all of `helm/images.py`. images/ is an OCI layout, images.yaml are values that pin it. Docker must have
+# them or be able to pull them; ours come from `make images`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-(($# >= 3)) || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+(($# >= 3)) || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 chart=$1 compiled=$2 target=$3
 shift 3
 docker=${DOCKER:-docker}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+from telellm.manifest import find_finished
 from telellm.stage import Context, Output, digest_of, end_with_parent, workspace
 from telellm.store import PARALLEL_TRANSFERS, Store
 
@@ -52,8 +53,8 @@ def derive(context: Context, source: Output, stage: str, make: Make, what: str) 
 
 
 def _kept(store: Store, place: str) -> Path | None:
-    manifest = store.manifest(place)
-    if manifest is None or not store.exists(f"{place}/{FILE}"):
+    manifest = find_finished(store, place)
+    if manifest is None:
         return None
     return store.fetch(f"{place}/{FILE}", manifest["files"][FILE]["sha256"])
 

@@ -25,6 +25,8 @@ SPLITS = {
 """How a file or folder names the split of a data set."""
 BETWEEN = "\n\n"
 """What stands between examples."""
+LONGEST_ANSWER = 256
+"""Tokens of an answer that is written, at most: lm-eval's default."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_general_task(settings: GeneralTask, seed: int) -> GeneralQuestions:
     if settings.max_questions:
         questions = sorted(questions, key=lambda one: sha256(f"{seed}\n{one.id}".encode()).digest())
         questions = questions[: settings.max_questions]
-    few_shot = _few_shot(settings)
+    few_shot = num_examples(settings)
     pool = _read(settings, task.examples)[0] if few_shot else []
     return GeneralQuestions(_with_examples(questions, pool, few_shot, settings, seed), skipped, num_rows, few_shot)
 
@@ -86,14 +88,15 @@ def general_texts(settings: GeneralTask) -> Iterator[str]:
 def general_digest(settings: GeneralTask) -> list[str]:
     """Return what changes when the files of a task, or the way in which they are read, do."""
     task = TASKS[settings.task]
-    splits = (task.asked, task.examples) if _few_shot(settings) else (task.asked,)
+    splits = (task.asked, task.examples) if num_examples(settings) else (task.asked,)
     files = [file for split in splits for file in _files(settings, split)[0]]
     here = Path(__file__)
     code = [sha256_file(path) for path in (here, here.with_name("general_rows.py"))]
     return [*reader_digest(), *code, *(f"{settings.task} {name} {sha256_file(path)}" for name, path in files)]
 
 
-def _few_shot(settings: GeneralTask) -> int:
+def num_examples(settings: GeneralTask) -> int:
+    """Return how many examples stand before each question."""
     return TASKS[settings.task].few_shot if settings.few_shot is None else settings.few_shot
 
 

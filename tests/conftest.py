@@ -20,6 +20,7 @@ from hypothesis import settings
 
 from telellm.recipe import Recipe, parse
 from telellm.store import Store
+from tests.language_model_server import LanguageModelServer
 
 settings.register_profile("telellm", deadline=None, max_examples=50)
 settings.load_profile("telellm")
@@ -166,3 +167,11 @@ def recipe(tmp_path: Path) -> Recipe:
 def recipe_with(tmp_path: Path) -> Callable[..., Recipe]:
     """The smallest recipe, with changes as `--set` takes them."""
     return lambda *changes: parse(RECIPE, folder=tmp_path, changes=changes)
+
+
+@pytest.fixture
+def server() -> Iterator[LanguageModelServer]:
+    """A server of language models that ends with the test."""
+    running = LanguageModelServer()
+    yield running
+    running.close()

@@ -16,7 +16,7 @@ from telellm.evaluation.multiple_choice import SPLIT, TIE, share
 from telellm.evaluation.results import Row, row
 from telellm.evaluation.scores import Score, mean
 from telellm.general_rows import GeneralQuestion
-from telellm.general_tasks import TASKS, GeneralQuestions
+from telellm.general_tasks import LONGEST_ANSWER, TASKS, GeneralQuestions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 FORGETTING = "forgetting"
 STOP = ("Question:", "</s>", "<|im_end|>")
 """Where a written answer ends."""
-LONGEST_ANSWER = 256
-"""Tokens, lm-eval's default; half of what a model can read, where that is less."""
 RESULT = re.compile(r"#### (-?[0-9.,]+)")
 NO_RESULT = "[invalid]"
 
@@ -41,7 +39,7 @@ def ask_general(
     """Return a row for each question of a task; every model goes on with plain text, whatever template it has."""
     questions = asked.questions
     if not questions[0].options:
-        most = min(LONGEST_ANSWER, longest_input(model) // 2)
+        most = min(LONGEST_ANSWER, longest_input(model) // 2)  # the prompt needs room too
         prompts = [question.prompt for question in questions]
         texts = complete(model, tokenizer, prompts, most, batch_size, STOP, advance)
         return [

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from telellm.general_tasks import LONGEST_ANSWER, num_examples
 from telellm.lm.models import find_local
 from telellm.plan.cost import Speed, asking_flops
 from telellm.plan.shape import Shape, read_shape
@@ -14,10 +15,6 @@ PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "ju
 """Instructions and examples around what is asked about."""
 GENERAL_TOKENS = {"hellaswag": 200}
 """Prompt and options of a question of general ability, where they are not those of multiple choice."""
-GENERAL_EXAMPLES = {"gsm8k": 5}
-"""Examples before it, where the recipe leaves them to the task."""
-WRITTEN_TOKENS = 256
-"""Longest answer to a question of general ability that is written."""
 QUESTION_TOKENS = 120
 """Question, answer, kind and evidence, as a model writes them about a piece."""
 ANSWER_TOKENS = 35
@@ -93,9 +90,9 @@ def evaluating(
     for benchmark in settings.multiple_choice:
         read += benchmark.max_questions * (settings.rotations or ORDERS) * PROMPT_TOKENS["choice"]
     for task in settings.forgetting:
-        examples = GENERAL_EXAMPLES.get(task.task, 0) if task.few_shot is None else task.few_shot
-        read += task.max_questions * GENERAL_TOKENS.get(task.task, PROMPT_TOKENS["choice"]) * (1 + examples)
-        written += task.max_questions * WRITTEN_TOKENS if task.task == "gsm8k" else 0
+        asked_with = 1 + num_examples(task)
+        read += task.max_questions * GENERAL_TOKENS.get(task.task, PROMPT_TOKENS["choice"]) * asked_with
+        written += task.max_questions * LONGEST_ANSWER if task.task == "gsm8k" else 0
     sets = [(each.name, each.max_questions) for each in settings.multiple_choice]
     sets += [(each.task, each.max_questions) for each in settings.forgetting]
     if uncounted := [name for name, number in sets if not number]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from telellm.recipe.fields import ASIDE, ModelName, PathOrUri, Settings
+from telellm.recipe.fields import ASIDE, ModelName, PathOrUri, Settings, named_twice
 from telellm.recipe.models import LanguageModel, ReferenceModel
 from telellm.records import CATEGORIES
 
@@ -152,15 +152,13 @@ class Evaluation(Settings):
     @field_validator("multiple_choice")
     @classmethod
     def _names_differ(cls, benchmarks: list[Benchmark]) -> list[Benchmark]:
-        names = [benchmark.name for benchmark in benchmarks]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := named_twice(benchmark.name for benchmark in benchmarks):
             raise ValueError(f"two benchmarks are called {', '.join(twice)}; give each a name of its own")
         return benchmarks
 
     @field_validator("forgetting")
     @classmethod
     def _tasks_differ(cls, tasks: list[GeneralTask]) -> list[GeneralTask]:
-        names = [one.task for one in tasks]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := named_twice(one.task for one in tasks):
             raise ValueError(f"{', '.join(twice)} is named twice; name each task once")
         return tasks

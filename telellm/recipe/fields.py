@@ -1,5 +1,7 @@
 """What every section of a recipe is made of."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,3 +41,8 @@ def _model(value: Any, info: ValidationInfo) -> Any:
 PathOrUri = Annotated[str, BeforeValidator(absolute)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def named_twice(names: Iterable[str]) -> list[str]:
+    """Return the names that are there more than once, sorted."""
+    return sorted(name for name, number in Counter(names).items() if number > 1)

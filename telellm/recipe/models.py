@@ -1,6 +1,6 @@
 """Models of a recipe: the one that is adapted, the one that is asked, and those that stand beside in a report."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,13 @@ from telellm.recipe.fields import ASIDE, ModelName, Settings
 
 GENERATED = ("semscore.", "llm_eval.", "multiple_choice.")
 """Beginnings of the names of scores that rest on answers in words; others need log-likelihoods of a given text."""
+
+Concurrency = Annotated[
+    int, Field(ge=1, le=4096, description="Requests in flight to an endpoint.", json_schema_extra=ASIDE)
+]
+Timeout = Annotated[
+    float, Field(gt=0, description="Time for one answer of an endpoint (seconds).", json_schema_extra=ASIDE)
+]
 
 
 class Model(Settings):
@@ -25,12 +32,8 @@ class LanguageModel(Settings):
     model: ModelName = Field("", description="The model to ask; empty: the base model.")
     revision: str = Field("main", description="Revision of a hub model.")
     endpoint: str = Field("", description="URL of an OpenAI-compatible server (…/v1); empty: in this process.")
-    max_concurrency: int = Field(
-        32, ge=1, le=4096, description="Requests in flight to an endpoint.", json_schema_extra=ASIDE
-    )
-    timeout_seconds: float = Field(
-        120, gt=0, description="Time for one answer of an endpoint (seconds).", json_schema_extra=ASIDE
-    )
+    max_concurrency: Concurrency = 32
+    timeout_seconds: Timeout = 120
     price_in: float = Field(
         0,
         ge=0,
@@ -73,12 +76,8 @@ class ReferenceModel(Settings):
         description="Ask for answers through the model's own chat template, if it has one; false for a base model, "
         "which completes the paper's prompt. An endpoint always has a template.",
     )
-    max_concurrency: int = Field(
-        32, ge=1, le=4096, description="Requests in flight to an endpoint.", json_schema_extra=ASIDE
-    )
-    timeout_seconds: float = Field(
-        120, gt=0, description="Time for one answer of an endpoint (seconds).", json_schema_extra=ASIDE
-    )
+    max_concurrency: Concurrency = 32
+    timeout_seconds: Timeout = 120
 
     def can_have(self, score: str) -> bool:
         """Say whether a score can be measured of it: an endpoint writes answers, and no more."""

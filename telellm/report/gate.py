@@ -73,19 +73,15 @@ def _gain(recipe: Recipe, rows: Mapping[str, Sequence[Row]], against: str, evalu
     found = _pair(recipe, rows, against, metric, evaluation, settings.split)
     criterion = {"name": "gain", "metric": metric, "against": against, "limit": settings.minimum_gain}
     if found is None or found["low"] is None:
-        figures = dict.fromkeys(("value", "low", "high", "n"))
-        return criterion | figures | {"passed": False, "said": f"{named.title} cannot be compared with {against}"}
-    sign = -1 if named.lower_is_better else 1
-    low, high = sorted((sign * found["low"], sign * found["high"]))
-    passed = low > settings.minimum_gain  # of what is no number, nothing is greater
-    interval = f"{settings.confidence * 100:g} % interval {_signed(metric, low)} … {_signed(metric, high)}"
+        return criterion | _lacking(f"{named.title} cannot be compared with {against}")
+    figures = _figures(found, -1 if named.lower_is_better else 1)
+    passed = figures["low"] > settings.minimum_gain  # of what is no number, nothing is greater
     said = (
         f"{named.title} {'gains' if passed else 'does not surely gain'} on {against}: "
-        f"{_signed(metric, sign * found['difference'])}, {interval}, n = {found['n']:,}"
+        f"{_signed(metric, figures['value'])}, {_interval(metric, figures, evaluation)}"
     )
     if settings.minimum_gain:
         said += f"; more than {shown(metric, settings.minimum_gain)} is asked for"
-    figures = {"value": sign * found["difference"], "low": low, "high": high, "n": found["n"]}
     return criterion | figures | {"passed": passed, "said": said}
 
 
@@ -97,19 +93,14 @@ def _loss(
     found = _pair(recipe, rows, baseline, metric, evaluation, "all")
     criterion = {"name": "loss", "metric": metric, "against": baseline, "limit": limit}
     if found is None:
-        figures = dict.fromkeys(("value", "low", "high", "n"))
-        return criterion | figures | {"passed": False, "said": f"{named.title} was not measured"}
-    sign = 1 if named.lower_is_better else -1
-    loss = sign * found["difference"]
+        return criterion | _lacking(f"{named.title} was not measured")
+    figures = _figures(found, 1 if named.lower_is_better else -1)
+    loss = figures["value"]
     passed = loss <= limit
     said = (
         f"{named.title} {_signed(metric, -loss)} against {baseline}: a loss of "
         f"{shown(metric, limit)} is {'the most' if not passed else 'not exceeded'}"
     )
-    bounds = (
-        sorted(sign * bound for bound in (found["low"], found["high"])) if found["low"] is not None else [None, None]
-    )
-    figures = {"value": loss, "low": bounds[0], "high": bounds[1], "n": found["n"]}
     return criterion | figures | {"passed": passed, "said": said}
 
 
@@ -121,21 +112,33 @@ def _against_reference(
     found = _pair(recipe, rows, name, metric, evaluation, "all")
     criterion = {"name": "reference", "metric": metric, "against": name, "limit": reference.at_least}
     if found is None or found["low"] is None:
-        figures = dict.fromkeys(("value", "low", "high", "n"))
-        return criterion | figures | {"passed": False, "said": f"{named.title} cannot be compared with {name}"}
-    sign = -1 if named.lower_is_better else 1
-    low, high = sorted((sign * found["low"], sign * found["high"]))
+        return criterion | _lacking(f"{named.title} cannot be compared with {name}")
+    figures = _figures(found, -1 if named.lower_is_better else 1)
     enough = found["n"] >= recipe.gate.minimum_questions
-    passed = enough and low >= reference.at_least  # of what is no number, nothing is greater
-    interval = f"{evaluation.confidence * 100:g} % interval {_signed(metric, low)} … {_signed(metric, high)}"
+    passed = enough and figures["low"] >= reference.at_least  # of what is no number, nothing is greater
     said = (
-        f"{named.title} {_signed(metric, sign * found['difference'])} against {name}, {interval}, n = {found['n']:,}: "
+        f"{named.title} {_signed(metric, figures['value'])} against {name}, {_interval(metric, figures, evaluation)}: "
         f"at least {_signed(metric, reference.at_least)} is asked for"
     )
     if not enough:
         said += f", on at least {recipe.gate.minimum_questions:,} questions"
-    figures = {"value": sign * found["difference"], "low": low, "high": high, "n": found["n"]}
     return criterion | figures | {"passed": passed, "said": said}
+
+
+def _lacking(said: str) -> Criterion:
+    """What a criterion says that has no figures: it is not passed."""
+    return dict.fromkeys(("value", "low", "high", "n")) | {"passed": False, "said": said}
+
+
+def _figures(found: Mapping[str, Any], sign: int) -> dict[str, Any]:
+    """Return a difference and its interval, if it has one, the other way round where `sign` is -1."""
+    bounds = [None, None] if found["low"] is None else sorted((sign * found["low"], sign * found["high"]))
+    return {"value": sign * found["difference"], "low": bounds[0], "high": bounds[1], "n": found["n"]}
+
+
+def _interval(metric: str, figures: Mapping[str, Any], evaluation: Evaluation) -> str:
+    low, high = _signed(metric, figures["low"]), _signed(metric, figures["high"])
+    return f"{evaluation.confidence * 100:g} % interval {low} … {high}, n = {figures['n']:,}"
 
 
 def _contamination(steps: Mapping[str, Output], candidate: str) -> Criterion:

@@ -1,7 +1,6 @@
 """The step that scores reference models, one after another."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +30,6 @@ evaluation:
     vendor: {model}
     served: {{model: big, endpoint: "{url}"}}
 """
-
-
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
 
 
 @pytest.fixture

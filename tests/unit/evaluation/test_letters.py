@@ -1,7 +1,5 @@
 """Multiple choice by the letter that a model writes."""
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +10,6 @@ from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
 from tests.language_model_server import LanguageModelServer, completion
 
 QUESTION = ChoiceQuestion("q1", "Which cell?", ("one", "two", "three"), 2, False)
-
-
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
 
 
 @pytest.mark.parametrize(

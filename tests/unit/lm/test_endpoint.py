@@ -10,13 +10,6 @@ from telellm.stage import StageFailed
 from tests.language_model_server import Answer, LanguageModelServer, completion
 
 
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
-
-
 def test_answers_come_in_the_order_of_the_prompts_and_tokens_are_counted(server: LanguageModelServer) -> None:
     def echo(request: dict[str, Any], number: int) -> Answer:
         time.sleep(0.05 if number % 2 else 0)

@@ -4,7 +4,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,6 @@ from tests.language_model_server import Answer, LanguageModelServer, completion
 def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
 
 
 @pytest.fixture

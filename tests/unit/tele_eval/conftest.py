@@ -1,6 +1,5 @@
 """A store, a server that speaks the protocol of language models, and a recipe that asks it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from tests.language_model_server import LanguageModelServer
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def server() -> Iterator[LanguageModelServer]:
-    running = LanguageModelServer()
-    yield running
-    running.close()
 
 
 def recipe(server: LanguageModelServer, *changes: str) -> Recipe:
