@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks import record
-from telellm.benchmark_questions import ChoiceQuestion, read_choices
+from telellm.benchmark.questions import ChoiceQuestion, read_choices
 from telellm.evaluation.multiple_choice import ask_choices, orders_of, prompt
 from telellm.evaluation.perplexity import PROMPT, measure_answers
 from telellm.lm.models import load_model, load_tokenizer

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks import record
+from telellm.benchmark.general_tasks import TASKS, GeneralQuestions, read_general_task
 from telellm.evaluation.forgetting import ask_general
-from telellm.general_tasks import TASKS, GeneralQuestions, read_general_task
 from telellm.lm.models import load_model, load_tokenizer
 from telellm.recipe import Evaluation, GeneralTask
 

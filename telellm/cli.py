@@ -149,7 +149,7 @@ def doctor(options: argparse.Namespace) -> int:
     recipe = load(options.recipe, options.set) if options.recipe else None
     failed = 0
     if options.server:
-        from telellm.server_check import check_server
+        from telellm.serving.server_check import check_server
         from telellm.store import Store
 
         checks = check_server(options.server, Store.open(options.store), recipe, options.model)
@@ -205,9 +205,9 @@ def export(options: argparse.Namespace) -> int:
 
 def ask(options: argparse.Namespace) -> int:
     """Ask models a question."""
-    from telellm.ask import ask, find_documents
-    from telellm.named_models import resolve
     from telellm.recipe import RecipeError
+    from telellm.serving.ask import ask, find_documents
+    from telellm.serving.named_models import resolve
     from telellm.store import Store
 
     *names, question = options.words
@@ -224,7 +224,7 @@ def ask(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a model."""
-    from telellm.serve import serve
+    from telellm.serving.serve import serve
     from telellm.store import Store
 
     def say(text: str) -> None:
@@ -256,8 +256,8 @@ def models(options: argparse.Namespace) -> int:
             print(line, flush=True)
         return 0
     if options.action == "fetch":
-        from telellm.production_files import fetch
         from telellm.recipe import RecipeError
+        from telellm.serving.production_files import fetch
 
         if options.to is None:
             raise RecipeError("telellm models fetch: name the folder for the model in production with --to DIR")

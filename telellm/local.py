@@ -12,10 +12,10 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
-from telellm.ask import suggestion
-from telellm.named_models import questions_of
 from telellm.progress import Console, Event, duration, read_event
 from telellm.recipe import Recipe
+from telellm.serving.ask import suggestion
+from telellm.serving.named_models import questions_of
 from telellm.stage import read_notes
 from telellm.store import Store, cache_directory
 

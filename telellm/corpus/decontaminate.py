@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 
+from telellm.benchmark.tested import read_tested, tested_digest
 from telellm.overlap import Index, split
 from telellm.recipe import Decontaminate, Recipe
 from telellm.records import Document, Question, Rejected
 from telellm.stage import Context, Output, stage
-from telellm.tested import read_tested, tested_digest
 
 MAX_REMOVED_SHARE = 0.5
 """A document that loses more of its text than this is rejected whole."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from telellm.benchmark_questions import benchmark_digest, read_choices
+from telellm.benchmark.general_tasks import general_digest, read_general_task
+from telellm.benchmark.questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
 from telellm.evaluation.endpoint import measure_endpoint, unreadable_letters
 from telellm.evaluation.forgetting import add_up_general, describe_general
@@ -19,7 +20,6 @@ from telellm.evaluation.results import TELE_EVAL, Row, row, write_results
 from telellm.evaluation.scores import Score, add_up, add_up_texts
 from telellm.evaluation.semscore import add_semscores
 from telellm.evaluation.texts import FIELD, GENERAL, read_general
-from telellm.general_tasks import general_digest, read_general_task
 from telellm.lm import language_model_digest
 from telellm.lm.models import model_digest
 from telellm.recipe import Evaluation, Model, Recipe, ReferenceModel

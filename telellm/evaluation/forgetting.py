@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from telellm.benchmark.general_rows import GeneralQuestion
+from telellm.benchmark.general_tasks import LONGEST_ANSWER, TASKS, GeneralQuestions
 from telellm.evaluation.likelihood import Continued, log_likelihoods, longest_input
 from telellm.evaluation.literature import complete
 from telellm.evaluation.multiple_choice import SPLIT, TIE, share
 from telellm.evaluation.results import Row, row
 from telellm.evaluation.scores import Score, mean
-from telellm.general_rows import GeneralQuestion
-from telellm.general_tasks import LONGEST_ANSWER, TASKS, GeneralQuestions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 
-from telellm.benchmark_questions import ChoiceQuestion
+from telellm.benchmark.questions import ChoiceQuestion
 from telellm.evaluation.multiple_choice import Choices, options_text, orders_of
 from telellm.evaluation.results import Row
 from telellm.lm import LanguageModelClient

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from telellm.benchmark_questions import ChoiceQuestions
+from telellm.benchmark.general_tasks import GeneralQuestions
+from telellm.benchmark.questions import ChoiceQuestions
 from telellm.evaluation.answers import answer
 from telellm.evaluation.forgetting import ask_general
 from telellm.evaluation.literature import NOTHING, Unseen, ask_unseen
@@ -13,7 +14,6 @@ from telellm.evaluation.multiple_choice import Choices, ask_choices
 from telellm.evaluation.perplexity import measure_answers
 from telellm.evaluation.results import Row
 from telellm.evaluation.texts import GENERAL, Text, measure_texts, text_rows
-from telellm.general_tasks import GeneralQuestions
 from telellm.lm.models import load_model, load_tokenizer
 from telellm.progress import Progress
 from telellm.recipe import Evaluation

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from telellm.benchmark_questions import ChoiceQuestion
+from telellm.benchmark.questions import ChoiceQuestion
 from telellm.evaluation.likelihood import Continued, log_likelihoods, longest_input
 from telellm.evaluation.results import Row, row
 from telellm.evaluation.scores import Score, mean

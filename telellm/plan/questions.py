@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from telellm.general_tasks import LONGEST_ANSWER, num_examples
+from telellm.benchmark.general_tasks import LONGEST_ANSWER, num_examples
 from telellm.lm.models import find_local
 from telellm.plan.cost import Speed, asking_flops
 from telellm.plan.shape import Shape, read_shape

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from telellm.benchmark_files import find_files
+from telellm.benchmark.files import find_files
 from telellm.recipe import RecipeError
 from telellm.records import Question, Rejected
 from telellm.tele_eval.written import CONTROL

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from telellm.benchmark.tested import read_tested, tested_digest
 from telellm.lm.models import load_tokenizer, model_digest
 from telellm.overlap import Index, split
 from telellm.recipe import Pack as PackSettings
 from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document
 from telellm.stage import Context, Output, stage
-from telellm.tested import read_tested, tested_digest
 from telellm.text_files import read_texts, text_digests, text_files
 from telellm.training.news import choose_news
 from telellm.training.sequences import Tokens, fill, write_sequences

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from telellm.benchmark.general_tasks import GeneralQuestions, read_general_task
 from telellm.evaluation.forgetting import add_up_general, ask_general, continued, describe_general, judge_result
-from telellm.general_tasks import GeneralQuestions, read_general_task
 from telellm.lm.models import load_model, load_tokenizer
 from telellm.recipe import GeneralTask
 from tests.general_data import write_general_data
 from tests.tiny_model import make_tiny_model
 
-FACTS = json.loads((Path(__file__).parents[1] / "lm_eval_facts.json").read_text())
+FACTS = json.loads((Path(__file__).parents[1] / "benchmark" / "lm_eval_facts.json").read_text())
 """What lm-eval 0.4.13 finds with the tiny model; written by benchmarks/forgetting.py."""
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telellm.benchmark_questions import ChoiceQuestion
+from telellm.benchmark.questions import ChoiceQuestion
 from telellm.evaluation.letters import Letters, ask_letters, read_letter, unreadable
 from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
 from tests.language_model_server import LanguageModelServer, completion

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from telellm.benchmark_questions import ChoiceQuestion, to_choices
+from telellm.benchmark.questions import ChoiceQuestion, to_choices
 from telellm.evaluation.multiple_choice import (
     Choices,
     add_up_choices,

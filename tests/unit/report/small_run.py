@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from telellm.benchmark_questions import ChoiceQuestion
+from telellm.benchmark.questions import ChoiceQuestion
 from telellm.evaluation.forgetting import add_up_general
 from telellm.evaluation.multiple_choice import Choices, add_up_choices, describe_choices, orders_of
 from telellm.evaluation.results import row as new_row

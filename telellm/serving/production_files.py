@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from telellm import registry
-from telellm.named_models import questions_of
+from telellm.serving.named_models import questions_of
 from telellm.stage import Output
 from telellm.store import Store, TornOutput, sha256_file
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from telellm import registry
 from telellm.lm.models import model_directory
-from telellm.named_models import NamedModel, of_registry, resolve
 from telellm.recipe import RecipeError
+from telellm.serving.named_models import NamedModel, of_registry, resolve
 from telellm.stage import StageFailed, end_with_parent
 from telellm.store import Store, StoreUnavailable, TornOutput
 

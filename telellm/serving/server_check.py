@@ -13,8 +13,8 @@ from typing import Any
 from telellm import registry
 from telellm.doctor import Check
 from telellm.evaluation.perplexity import PROMPT
-from telellm.named_models import questions_of
 from telellm.recipe import Recipe
+from telellm.serving.named_models import questions_of
 from telellm.stage import known_runs
 from telellm.store import Store
 

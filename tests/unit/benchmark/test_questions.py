@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telellm.benchmark_files import NotJson
-from telellm.benchmark_questions import FORMATS, ChoiceQuestion, all_files, read_choices, read_texts, to_choices
+from telellm.benchmark.files import NotJson
+from telellm.benchmark.questions import FORMATS, ChoiceQuestion, all_files, read_choices, read_texts, to_choices
 from telellm.recipe import Benchmark, RecipeError
 
 TELEQNA = {"question": "What?", "option 1": "x", "option 2": "y", "option 10": "z", "answer": "option 10: z"}

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from telellm import registry
-from telellm.named_models import questions_of, resolve, snapshots
 from telellm.recipe import RecipeError
+from telellm.serving.named_models import questions_of, resolve, snapshots
 from telellm.store import Store
 
 RUN = """

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from telellm import production_files, registry
-from telellm.production_files import fetch
+from telellm import registry
 from telellm.recipe import RecipeError
+from telellm.serving import production_files
+from telellm.serving.production_files import fetch
 from telellm.store import Store, TornOutput
 
 WHO = {"by": "test", "why": "test", "at": "2026-01-01T00:00:00Z"}

@@ -16,8 +16,8 @@ import pytest
 
 from telellm import registry
 from telellm.recipe import RecipeError
-from telellm.serve import Front
-from telellm.server_check import ANSWER_TOKENS, SHORTEST, check_server
+from telellm.serving.serve import Front
+from telellm.serving.server_check import ANSWER_TOKENS, SHORTEST, check_server
 from telellm.store import Store
 from tests.conftest import end_with_parent, free_ports
 from tests.tiny_model import make_tiny_model

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from telellm.named_models import NamedModel, recipe_of_run, snapshots
 from telellm.progress import Progress
 from telellm.recipe import RecipeError, parse
 from telellm.retrieval.passages import Passage
 from telellm.retrieval.prompt import before_question
+from telellm.serving.named_models import NamedModel, recipe_of_run, snapshots
 from telellm.stage import Output, StageFailed
 from telellm.store import Store
 

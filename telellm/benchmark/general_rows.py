@@ -10,7 +10,7 @@ from hashlib import sha256
 from string import ascii_uppercase
 from typing import Any
 
-from telellm.benchmark_questions import Dirty
+from telellm.benchmark.questions import Dirty
 from telellm.records import whole
 
 Row = Mapping[str, Any]

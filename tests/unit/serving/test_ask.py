@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from telellm import ask as asking
-from telellm.ask import Answer, Documents, ask, find_documents, suggestion
 from telellm.execution import execute
-from telellm.named_models import NamedModel, resolve
 from telellm.recipe import RecipeError, parse
 from telellm.records import Document
 from telellm.retrieval.passages import Passage
+from telellm.serving import ask as asking
+from telellm.serving.ask import Answer, Documents, ask, find_documents, suggestion
+from telellm.serving.named_models import NamedModel, resolve
 from telellm.stage import Context, stage
 from telellm.store import Store
 from tests.tiny_model import make_tiny_model

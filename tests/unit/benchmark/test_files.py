@@ -17,7 +17,7 @@ import pyzipper
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telellm.benchmark_files import NotJson, find_files, read_rows
+from telellm.benchmark.files import NotJson, find_files, read_rows
 from telellm.recipe import RecipeError
 
 ROWS: list[Any] = [{"question": "What?", "choices": ["this", "that"], "answer": 1}, ["Why?", ["1. a", "2. b"], "2"]]

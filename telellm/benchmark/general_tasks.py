@@ -12,9 +12,9 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from random import Random
 
-from telellm.benchmark_files import SUFFIXES, NotJson, find_chosen, read_rows
-from telellm.benchmark_questions import Dirty, reader_digest
-from telellm.general_rows import GeneralQuestion, Row, arc, gsm8k, hellaswag, mmlu
+from telellm.benchmark.files import SUFFIXES, NotJson, find_chosen, read_rows
+from telellm.benchmark.general_rows import GeneralQuestion, Row, arc, gsm8k, hellaswag, mmlu
+from telellm.benchmark.questions import Dirty, reader_digest
 from telellm.recipe import GeneralTask, RecipeError
 from telellm.store import sha256_file
 

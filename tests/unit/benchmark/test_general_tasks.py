@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telellm.benchmark_questions import Dirty
-from telellm.general_tasks import TASKS, general_digest, general_texts, read_general_task
+from telellm.benchmark.general_tasks import TASKS, general_digest, general_texts, read_general_task
+from telellm.benchmark.questions import Dirty
 from telellm.recipe import GeneralTask, RecipeError
 from tests.general_data import ARC, GSM8K, HELLASWAG, mmlu, write_general_data
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from telellm.benchmark_questions import all_files, read_texts, reader_digest
-from telellm.general_tasks import general_digest, general_texts
+from telellm.benchmark.general_tasks import general_digest, general_texts
+from telellm.benchmark.questions import all_files, read_texts, reader_digest
 from telellm.recipe import Recipe
 from telellm.store import sha256_file
 from telellm.text_files import read_texts as read_plain_texts
@@ -37,8 +37,8 @@ def tested_digest(recipe: Recipe) -> list[str]:
     ]
     digests = [*map(sha256_file, files), *text_digests(_general_text(recipe), GENERAL)]
     digests += [digest for task in evaluation.forgetting for digest in general_digest(task)]
-    here = Path(__file__)
-    code = [sha256_file(here.with_name(f"{name}.py")) for name in ("overlap", "tested", "text_files")]
+    room = Path(__file__).parents[1]
+    code = [sha256_file(room / name) for name in ("overlap.py", "benchmark/tested.py", "text_files.py")]
     return [*reader_digest(), *code, *digests] if digests else []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from telellm.benchmark_files import QUESTION_FIELDS, NotJson, find_files, read_rows
+from telellm.benchmark.files import QUESTION_FIELDS, NotJson, find_files, read_rows
 from telellm.recipe import Benchmark, RecipeError
 from telellm.records import whole
 from telellm.store import sha256_file
@@ -131,7 +131,7 @@ def benchmark_digest(benchmark: Benchmark) -> list[str]:
 
 def reader_digest() -> list[str]:
     """Return the digests of the code that reads benchmarks."""
-    return [sha256_file(Path(__file__).with_name(f"benchmark_{name}.py")) for name in ("files", "questions")]
+    return [sha256_file(Path(__file__).with_name(f"{name}.py")) for name in ("files", "questions")]
 
 
 def _question(name: str, statement: Any, options: list[Any], answer: int | None) -> ChoiceQuestion:
