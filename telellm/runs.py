@@ -67,7 +67,7 @@ def start_run(recipe: str, store: str, name: str = "", model: str = "", changes:
         opened = Store.open(store)
         if parsed.cluster.enabled:
             require(parsed, opened, progress)
-            parsed = share(parsed, opened)
+            parsed = share(parsed, opened, progress)
         opened.write(f"runs/{name or parsed.name}/recipe.yaml", parsed.to_yaml().encode())
     except Exception as error:
         fail("start", error, progress)
@@ -81,14 +81,14 @@ def change(recipe: str, model: str, changes: str) -> Recipe:
     return parse(recipe, changes=[*lines, *in_pod, *([f"model.name={model}"] if model else [])])
 
 
-def share(recipe: Recipe, store: Store) -> Recipe:
-    """Return the recipe with addresses in the store for what its jobs read and only this machine has."""
+def share(recipe: Recipe, store: Store, progress: Progress | None = None) -> Recipe:
+    """Return the recipe with addresses in the store for what its jobs read and only this machine or a hub has."""
     changes = []
     if set(recipe.cluster.stages) & set(TRAINING) and "://" not in recipe.model.name:
-        changes.append(f"model.name={share_model(recipe.model.name, recipe.model.revision, store)}")
+        changes.append(f"model.name={share_model(recipe.model.name, recipe.model.revision, store, progress)}")
     data, vendor = recipe.training.instruct.data, recipe.training.instruct.vendor
     if "instruct" in recipe.cluster.stages and vendor and "://" not in vendor:
-        shared = share_model(vendor, recipe.training.instruct.vendor_revision, store)
+        shared = share_model(vendor, recipe.training.instruct.vendor_revision, store, progress)
         changes.append(f"training.instruct.vendor={shared}")
     if "instruct" in recipe.cluster.stages and data and "://" not in data:
         content = Path(data).read_bytes()

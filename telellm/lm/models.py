@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from telellm.lm import hub
+from telellm.progress import Progress
 from telellm.recipe import RecipeError
 from telellm.store import MANIFEST, Store, TornOutput, alone, cache_directory, sha256_file
 
@@ -48,15 +50,21 @@ def model_digest(name: str, revision: str = "main") -> str:
     return hashlib.sha256("".join(_file_digest(file) for file in files).encode()).hexdigest()[:20]
 
 
-def share_model(name: str, revision: str, store: Store) -> str:
-    """Put a model of this machine into the store, if it is not there; returns its address there.
+def share_model(name: str, revision: str, store: Store, progress: Progress | None = None) -> str:
+    """Put a model of this machine or of the hub into the store, if it is not there; returns its address there.
 
-    Its digest stays what it was: whoever trains it from there makes the same output.
+    Its digest stays what it was: whoever trains it from there makes the same output. A branch of the hub that moves on
+    later is not read again: all nights start from the same weights.
     """
     digest = model_digest(name, revision)
     place = f"base-models/{hashlib.sha256(digest.encode()).hexdigest()[:20]}/{PurePosixPath(name).name}"
-    if store.manifest(place) is None:
-        store.commit(place, model_directory(name, revision), {"content": digest, "name": name})
+    about = {"content": digest, "name": name}
+    if store.manifest(place) is not None:
+        return f"{store.uri}/{place}"
+    if find_local(name) is None and find_spec("huggingface_hub") is None:
+        hub.copy_from_hub(name, revision, store, place, about, progress)
+    else:
+        store.commit(place, model_directory(name, revision), about)
     return f"{store.uri}/{place}"
 
 
@@ -160,9 +168,8 @@ def _from_hub(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "1_Pooling/*"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(hub.FILES)))
     except HFValidationError as error:
         raise RecipeError(
             f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'

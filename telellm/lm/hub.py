@@ -1,0 +1,145 @@
+"""Hub: a hub's model is put into the store file by file over plain HTTP, where the hub's own client is not installed.
+
+The launcher is such a place: it reads no model, and huggingface_hub with what it needs would take its image over its
+limit for one step. `HF_ENDPOINT`, `HF_TOKEN` and the environment's proxies count as they do for the hub's own client.
+"""
+
+import http.client
+import json
+import os
+import re
+import ssl
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, urlsplit
+
+from telellm.progress import Progress
+from telellm.recipe import RecipeError
+from telellm.stage import StageFailed
+from telellm.store import MANIFEST, Store, cache_directory, inside
+
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "1_Pooling/*")
+"""What of a model is read: no pickle, and no code."""
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+TRIES = 3
+TIMEOUT_SECONDS = 60
+PAUSE_SECONDS = 2.0
+PIECE_BYTES = 2**20
+
+
+def copy_from_hub(
+    name: str, revision: str, store: Store, place: str, about: Mapping[str, Any], progress: Progress | None = None
+) -> None:
+    """Put a model of the hub into the store at `place`; its manifest holds `about`, and the commit that was read.
+
+    One file at a time is on this machine. Raises `RecipeError` where the hub has no such model, or not for this
+    account, and `StageFailed` where it does not answer or a file is not what the hub says it is.
+    """
+    if not NAME.fullmatch(name):
+        raise RecipeError(
+            f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
+        )
+    with _asked(name, revision, f"api/models/{name}/revision/{quote(revision, safe='')}?blobs=true") as answer:
+        known = json.load(answer)
+    commit = str(known["sha"])
+    listed = {str(entry["rfilename"]): entry for entry in known.get("siblings") or []}
+    wanted = {file: entry for file, entry in listed.items() if any(fnmatch(file, pattern) for pattern in FILES)}
+    if "config.json" not in wanted or not any(file.endswith(".safetensors") for file in wanted):
+        raise RecipeError(f'model: "{name}" has no config.json or no .safetensors on the hub at {commit[:12]}')
+    files: dict[str, Any] = {}
+    for number, (file, entry) in enumerate(sorted(wanted.items()), 1):
+        key = inside(f"{place}/{file}")
+        if progress is not None:
+            size = f" ({entry['size'] / 2**20:,.0f} MiB)" if entry.get("size") else ""
+            progress.note(f"copies {name} from the hub: file {number} of {len(wanted)}, {file}{size}")
+        with tempfile.TemporaryDirectory(prefix="hub-", dir=cache_directory()) as folder:
+            path = Path(folder) / "file"
+            files[file] = _download(name, commit, file, entry, path)
+            store.upload(key, path)
+    for key in set(store.list(place)) - {f"{place}/{file}" for file in (*files, MANIFEST)}:
+        store.remove(key)  # left by an earlier try, when the revision was another commit
+    store.write_json(f"{place}/{MANIFEST}", {**about, "commit": commit, "files": files})
+
+
+def _download(name: str, commit: str, file: str, entry: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Write one file of a commit to `path`; returns its size and digest, which are those that the hub tells."""
+    for left in reversed(range(TRIES)):
+        try:
+            state, size = sha256(), 0
+            with _asked(name, commit, f"{name}/resolve/{commit}/{quote(file)}") as answer, path.open("wb") as target:
+                for piece in _pieces(answer):
+                    target.write(piece)
+                    state.update(piece)
+                    size += len(piece)
+            told = (entry.get("lfs") or {}).get("sha256") or state.hexdigest()
+            if entry.get("size") in (None, size) and told == state.hexdigest():
+                return {"bytes": size, "sha256": state.hexdigest()}
+            trouble = f"{size:,} bytes came that are not those of the hub's list"
+        except (OSError, http.client.HTTPException) as error:
+            trouble = f"{type(error).__name__}: {error}"
+        except StageFailed:
+            if not left:
+                raise
+            trouble = ""
+        if left:
+            time.sleep(PAUSE_SECONDS)
+    raise StageFailed(f'model: "{name}": {file} cannot be read from the hub ({_endpoint()}): {trouble}; run again')
+
+
+def _pieces(answer: IO[bytes]) -> Iterator[bytes]:
+    while piece := answer.read(PIECE_BYTES):
+        yield piece
+
+
+def _asked(name: str, revision: str, path: str) -> Any:
+    """Return the hub's open answer for a path."""
+    headers = {"User-Agent": "telellm"} | ({"Authorization": f"Bearer {token}"} if (token := _token()) else {})
+    request = urllib.request.Request(f"{_endpoint()}/{path}", headers=headers)
+    trust = ssl.create_default_context()
+    if authorities := os.environ.get("AWS_CA_BUNDLE"):  # a site's own authority signs its store and its mirror
+        trust.load_verify_locations(authorities)
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trust), _Redirects())
+    try:
+        return opener.open(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        where = f'model: "{name}": the hub ({_endpoint()}) '
+        if error.code in (401, 403):
+            raise RecipeError(
+                f"{where}does not give it to this account ({error.code}); is the name right? If so, accept its licence "
+                "there, and set HF_TOKEN (in Kubeflow the Secret telellm-hub)"
+            ) from None
+        if error.code == 404:
+            raise RecipeError(f"{where}has no such model at revision {revision}") from None
+        raise StageFailed(f"{where}answers {error.code} {error.reason}; run again later") from None
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise StageFailed(
+            f'model: "{name}" is not in the store, and the hub ({_endpoint()}) does not answer ({reason})\n'
+            "  put the model into a bucket and name it (s3://bucket/prefix), or set HF_ENDPOINT for a mirror"
+        ) from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """The hub sends on to where its large files lie: the token is the hub's alone."""
+
+    def redirect_request(self, request: Any, *given: Any) -> urllib.request.Request | None:
+        to = super().redirect_request(request, *given)
+        if to is not None and urlsplit(to.full_url)[:2] != urlsplit(request.full_url)[:2]:
+            to.remove_header("Authorization")
+        return to
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def _token() -> str:
+    return os.environ.get("HF_TOKEN", "").strip()
