@@ -236,8 +236,7 @@ def add_up_literature(rows: Sequence[Row]) -> dict[str, Score]:
     scores = add_up_texts(LITERATURE, texts)
     for category in CATEGORIES:
         found = add_up_texts(LITERATURE, [one for one in texts if one["category"] == category])
-        if found:
-            scores[f"{LITERATURE}.perplexity.{category}"] = found[f"{LITERATURE}.perplexity"]
+        scores |= {f"{name}.{category}": score for name, score in found.items()}
     for task, columns in COMPLETED.items():
         for name, column in columns.items():
             if task in by_task:

@@ -1,12 +1,13 @@
 """Questions: what it takes to ask models: screening, Tele-Eval, and the evaluation of what was trained."""
 
+import math
 from collections.abc import Mapping
 
 from telellm.benchmark.general_tasks import LONGEST_ANSWER, num_examples
 from telellm.lm.models import find_local
 from telellm.plan.cost import Speed, asking_flops
 from telellm.plan.shape import Shape, read_shape
-from telellm.plan.texts import Texts
+from telellm.plan.texts import BYTES_PER_TOKEN, Texts
 from telellm.plan.work import Work
 from telellm.recipe import LanguageModel, Recipe, RecipeError
 
@@ -15,6 +16,10 @@ PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "ju
 """Instructions and examples around what is asked about."""
 GENERAL_TOKENS = {"hellaswag": 200}
 """Prompt and options of a question of general ability, where they are not those of multiple choice."""
+COMPLETED_TOKENS = {"terms": 12, "equations": 64}
+"""What is written, at most, to complete a passage of literature."""
+SENTENCE_TOKENS = 40
+"""A sentence among which the next one is chosen."""
 QUESTION_TOKENS = 120
 """Question, answer, kind and evidence, as a model writes them about a piece."""
 ANSWER_TOKENS = 35
@@ -80,7 +85,7 @@ def evaluating(
     num_models = 2 + bool(recipe.training.instruct.data) + (pipeline == "nightly")
     asked = min(found, settings.max_questions or found)
     answered = min(asked, settings.max_generated or asked)
-    read = asked * (PROMPT_TOKENS["answer"] + ANSWER_TOKENS)
+    read: float = asked * (PROMPT_TOKENS["answer"] + ANSWER_TOKENS)
     written = 0
     if {"semscore", "llm_eval"} & set(settings.metrics):
         read += answered * PROMPT_TOKENS["answer"]
@@ -93,6 +98,9 @@ def evaluating(
         asked_with = 1 + num_examples(task)
         read += task.max_questions * GENERAL_TOKENS.get(task.task, PROMPT_TOKENS["choice"]) * asked_with
         written += task.max_questions * LONGEST_ANSWER if task.task == "gsm8k" else 0
+    if "literature" in settings.metrics:
+        unseen_read, unseen_written = _literature(recipe, texts)
+        read, written = read + unseen_read, written + unseen_written
     sets = [(each.name, each.max_questions) for each in settings.multiple_choice]
     sets += [(each.task, each.max_questions) for each in settings.forgetting]
     if uncounted := [name for name, number in sets if not number]:
@@ -105,6 +113,22 @@ def evaluating(
     return Work(
         "evaluate", len(shapes) * round(read + written), hours=seconds / 3600, gpu_hours=seconds / 3600, basis=basis
     )
+
+
+def _literature(recipe: Recipe, texts: Texts) -> tuple[float, int]:
+    """Return the tokens that are read of documents that training never sees, and those that are written after them."""
+    settings = recipe.evaluation.literature
+    held_out = math.ceil(texts.documents * recipe.tele_eval.held_out_share)
+    documents = min(held_out, settings.max_documents or held_out)
+    if not documents:
+        return 0, 0
+    in_all = sum(texts.by_category.values()) / max(1, texts.documents)
+    before = settings.context_characters / BYTES_PER_TOKEN
+    read = documents * min(in_all, settings.max_characters / BYTES_PER_TOKEN)
+    read += (settings.max_terms + settings.max_equations) * before
+    read += settings.max_sentences * (before + settings.options * SENTENCE_TOKENS)
+    written = {"terms": settings.max_terms, "equations": settings.max_equations}
+    return read, sum(number * COMPLETED_TOKENS[name] for name, number in written.items())
 
 
 def _ask(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
-from telellm.recipe.evaluation import Benchmark, Evaluation, General, GeneralTask, Literature
+from telellm.recipe.evaluation import METRICS, Benchmark, Evaluation, General, GeneralTask, Literature
 from telellm.recipe.fields import Here, PathOrUri, Settings
 from telellm.recipe.models import LanguageModel, Model, ReferenceModel
 from telellm.recipe.nightly import Gate, GateReference, Nightly, Notify, Retention
@@ -170,7 +170,8 @@ def _validate(data: dict[str, Any], source: str, folder: Path | None = None) -> 
 
 
 def _unknown_scores(recipe: Recipe) -> Iterator[str]:
-    """Yield what the gate asks for that the evaluation does not know."""
+    """Yield what the gate or a study asks for that the evaluation does not know."""
+    yield from _unknown_in_study(recipe)
     known, models, reference = recipe.evaluation.scores, recipe.evaluation.reference_models, recipe.gate.reference
     asked = [("metric", recipe.gate.metric), *(("losses", name) for name in recipe.gate.losses)]
     if reference is not None:
@@ -190,6 +191,19 @@ def _unknown_scores(recipe: Recipe) -> Iterator[str]:
             f"gate.reference.metric: {reference.metric} cannot be measured of {reference.name}: an endpoint gives no "
             f"log-likelihoods{_alternatives('', [name for name in known if model.can_have(name)], 'scores')}"
         )
+
+
+def _unknown_in_study(recipe: Recipe) -> Iterator[str]:
+    study, known, measured = recipe.study, recipe.evaluation.scores, recipe.evaluation.metrics
+    if not study.all_arms():
+        return
+    asked = [("gain", study.gain), ("forgetting", study.forgetting), *(("metrics", name) for name in study.metrics)]
+    for field, name in asked:
+        kind = name.partition(".")[0]
+        if name and name not in known:
+            yield f'study.{field}: "{_short(name)}" is not a score of this recipe{_alternatives(name, known, "scores")}'
+        elif field == "metrics" and kind in METRICS and kind not in measured:
+            yield f"study.metrics: {name} is not measured; add {kind} to evaluation.metrics"
 
 
 class _Loader(yaml.SafeLoader):

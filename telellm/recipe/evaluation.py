@@ -1,6 +1,6 @@
 """Section `evaluation`: what is measured of each model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,7 @@ SCORES = (
     "literature.perplexity",
     *(f"literature.perplexity.{category}" for category in CATEGORIES),
     "literature.bits_per_byte",
+    *(f"literature.bits_per_byte.{category}" for category in CATEGORIES),
     "literature.terms.exact",
     "literature.terms.edit_distance",
     "literature.equations.exact",
@@ -25,6 +26,9 @@ SCORES = (
     "literature.next_sentence.accuracy",
 )
 """Scores of models that every recipe may ask for; benchmarks have others, by their names."""
+MetricName = Literal["answer_perplexity", "semscore", "llm_eval", "general", "literature"]
+METRICS: tuple[str, ...] = get_args(MetricName)
+"""What `evaluation.metrics` may name; the names of its scores begin so."""
 ROLES = ("base", "pretrained", "instruct", "production", "reference")
 """What a model is in a report; no reference model may be called so."""
 ReferenceName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=24)]
@@ -98,7 +102,7 @@ class GeneralTask(Settings):
 class Evaluation(Settings):
     """Section `evaluation`."""
 
-    metrics: list[Literal["answer_perplexity", "semscore", "llm_eval", "general", "literature"]] = Field(
+    metrics: list[MetricName] = Field(
         ["answer_perplexity", "semscore", "llm_eval", "general"],
         description="What is measured for each model, beside the benchmarks named below; literature takes longest.",
     )

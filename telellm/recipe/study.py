@@ -67,6 +67,12 @@ class Study(Settings):
         "general.perplexity",
         description="Metric of general ability that shows what was forgotten, by its name in scores.json; empty: none.",
     )
+    metrics: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="Other metrics in which arms are compared, by their names in scores.json, as in "
+        "literature.perplexity or literature.terms.exact; what they rest on is named in evaluation.metrics. The more "
+        "there are, the wider are the intervals: all of them hold together.",
+    )
     split: Literal["all", "held-out", "train"] = Field(
         "all", description="Questions that count: all, or those about documents that training never saw, or saw."
     )

@@ -53,8 +53,8 @@ def _verdict(row: Row) -> tuple[float, float] | None:
     return (float(row["judge_verdict"] == "yes"), 1.0) if row["judge_verdict"] in ("yes", "no") else None
 
 
-def _of(category: str) -> Part:
-    return lambda row: _of_tokens(row) if row["category"] == category else None
+def _of(category: str, part: Part) -> Part:
+    return lambda row: part(row) if row["category"] == category else None
 
 
 LARGEST_EXPONENT = 700
@@ -98,11 +98,22 @@ OTHERS = {
     "literature.perplexity": _lower("literature perplexity", UNSEEN, 2, "literature", _of_tokens, exponential=True),
     **{
         f"literature.perplexity.{category}": _lower(
-            f"literature perplexity, {category}", f"{UNSEEN} ({category})", 2, "literature", _of(category), True
+            f"literature perplexity, {category}",
+            f"{UNSEEN} ({category})",
+            2,
+            "literature",
+            _of(category, _of_tokens),
+            exponential=True,
         )
         for category in CATEGORIES
     },
     "literature.bits_per_byte": _lower("literature, bits a byte", UNSEEN, 3, "literature", _of_bytes),
+    **{
+        f"literature.bits_per_byte.{category}": _lower(
+            f"literature, bits a byte, {category}", f"{UNSEEN} ({category})", 3, "literature", _of(category, _of_bytes)
+        )
+        for category in CATEGORIES
+    },
     "literature.terms.exact": _higher(
         "terms completed", f"completes terms in {UNSEEN} exactly", "pretrained", "literature.terms", _column("correct")
     ),

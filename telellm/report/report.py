@@ -147,7 +147,7 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
         named = about(metric)
         measured = [model for model in facts["models"] if metric in model["metrics"]]
         values = [f"{model['label']} {shown(metric, model['metrics'][metric]['value'])}" for model in measured]
-        if not values or metric == "answer_perplexity.question_mean" or metric.endswith(".bits_per_byte"):
+        if not values or metric == "answer_perplexity.question_mean" or ".bits_per_byte" in metric:
             continue
         own = sum(model["role"] in OWN for model in measured)
         line = f"{named.title:<18} " + ", ".join([" → ".join(values[:own]), *values[own:]])

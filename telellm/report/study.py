@@ -67,7 +67,8 @@ def collect(
     by_arm = {name: [trial for trial in listed if trial["arm"] == name] for name in _ordered(listed, reference)}
     steps = {name: [_steps(context, trial) for trial in found] for name, found in by_arm.items()}
     arms = [arm for name in by_arm if (arm := _arm(name, by_arm[name], steps[name], settings)) is not None]
-    metrics = list(dict.fromkeys(filter(None, [settings.gain, settings.forgetting])))
+    first = list(dict.fromkeys(filter(None, [settings.gain, settings.forgetting])))
+    metrics = list(dict.fromkeys([*first, *settings.metrics]))
     split = None if settings.split == "all" else settings.split
     found = _measure(arms, reference, metrics, recipe.evaluation, split)
     gain = found.get(settings.gain)
@@ -80,6 +81,7 @@ def collect(
         "headline": headline(gain, reference, listed, settings),
         "gain": settings.gain,
         "forgetting": settings.forgetting,
+        "others": [metric for metric in metrics if metric not in first],
         "split": settings.split,
         "metrics": {metric: measured.to_json() for metric, measured in found.items()},
         "missing": [metric for metric in metrics if metric not in found],
@@ -89,7 +91,7 @@ def collect(
                 "changes": recipe.study.all_arms()[name],
                 "seeds": [trial["seed"] for trial in by_arm[name] if trial["state"] == "done"],
                 "trials": [dict(trial) for trial in by_arm[name]],
-                "sentence": _sentence(name, by_arm, reference, found, metrics),
+                "sentence": _sentence(name, by_arm, reference, found, first),
                 "cost": cost_of(steps[name]),
                 "shared": shared_with(name, steps),
                 "loss": loss_curve(steps[name][0]),
@@ -157,6 +159,7 @@ def render(facts: Mapping[str, Any], found: Mapping[str, Measurement], recipe: R
     gain, forgetting = found.get(facts["gain"]), found.get(facts["forgetting"])
     return page_template(TEMPLATE).render(
         facts,
+        first={metric: each for metric, each in found.items() if metric not in facts["others"]},
         found=found,
         gain_measured=gain,
         named=named,

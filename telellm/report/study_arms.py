@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from telellm.recipe import Evaluation
+from telellm.records import CATEGORIES
 from telellm.report.bootstrap import CELLS_AT_ONCE, Array, Measured
 from telellm.report.compare import measured
 from telellm.report.metrics import Metric, Row, about, shown, shown_difference
@@ -81,6 +82,8 @@ IN_BYTES = {
     "answer_perplexity.corpus": ANSWER_BITS,
     "answer_perplexity.question_mean": ANSWER_BITS,
     "general.perplexity": "general.bits_per_byte",
+    "literature.perplexity": "literature.bits_per_byte",
+    **{f"literature.perplexity.{name}": f"literature.bits_per_byte.{name}" for name in CATEGORIES},
 }
 """Perplexities, and what takes their place where tokenizers differ: the same likelihood by byte of text."""
 BITS = Metric(

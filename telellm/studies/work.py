@@ -176,9 +176,20 @@ INPUTS = {
 """Step → each of its inputs, and whose output it is; without pretraining the instruct model starts from the base."""
 
 
+def inputs_of(trial: Trial, step: str, places: Mapping[str, str]) -> dict[str, str]:
+    """Return the inputs of a trial's step, of `places` of outputs by the steps that made them.
+
+    Where literature is measured, every model is scored on what the hold-out left out of the training text as well.
+    """
+    sources = dict(INPUTS[step])
+    if step.startswith("evaluate-") and "literature" in trial.recipe.evaluation.metrics:
+        sources["held_out"] = "documents"
+    return {name: places[source] for name, source in sources.items() if source in places}
+
+
 def _run_step(store: Store, study: str, trial: Trial, step: str, places: Mapping[str, str]) -> str:
     """Run a step of a trial in a process; returns the place of its output. Raises `StepFailed` with its own words."""
-    inputs = {name: places[source] for name, source in INPUTS[step].items() if source in places}
+    inputs = inputs_of(trial, step, places)
     given = [part for name, place in inputs.items() for part in ("--input", f"{name}={place}")]
     address = f"{store.uri}/runs/{trial.run(study)}"
     stage = step.partition("-")[0]

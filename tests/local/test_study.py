@@ -19,6 +19,8 @@ from tests.tiny_model import make_tiny_model
 ROOT = Path(__file__).parents[2]
 TELELLM = Path(sys.executable).with_name("telellm")
 STANDARDS = ("ts-90101-v1800.docx", "ts-90106-v1810.docx", "ts-90108-v1800.docx")
+LITERATURE = {"literature.perplexity": 2, "literature.terms.edit_distance": 4}
+"""Metric → what it is measured on: two documents are held out, and four terms of theirs are completed."""
 ANSWERS = ("The gNB hands the user equipment over.", "A scheduler allocates resource blocks.", "The cell is barred.")
 
 
@@ -36,8 +38,11 @@ def recipe(tmp_path: Path) -> Path:
     settled["corpus"]["screen"] = {"trusted": ["standard"]}
     settled["training"]["pack"] = {"sequence_length": 64}
     settled["training"]["pretrain"] |= {"max_steps": 2, "learning_rate": 0.001}
-    settled["evaluation"]["metrics"] = ["answer_perplexity"]
-    settled["study"] |= {"reference": "smollm2-full-tenth", "forgetting": ""}
+    settled["evaluation"] |= {
+        "metrics": ["answer_perplexity", "literature"],
+        "literature": {"max_characters": 600, "max_terms": 4, "max_equations": 0, "max_sentences": 4},
+    }
+    settled["study"] |= {"reference": "smollm2-full-tenth", "forgetting": "", "metrics": list(LITERATURE)}
     del settled["study"]["factors"]["share"]["fifth"]
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(settled, sort_keys=False))
@@ -66,6 +71,9 @@ def test_a_study_names_the_arm_that_failed_and_compares_the_others(recipe: Path,
     measured = facts["metrics"]["answer_perplexity.corpus"]
     assert measured["n"] == 3 * len(identities)
     assert set(measured["from_reference"]) == {"second", "smollm2-lora-tenth"}
+    for metric, number in LITERATURE.items():
+        of_second = facts["metrics"][metric]["from_reference"]["second"]
+        assert facts["metrics"][metric]["n"] == number and of_second["low"] <= of_second["value"] <= of_second["high"]
     (broken,) = [arm for arm in facts["arms"] if arm["name"] == "broken"]
     assert "no_such_layer" in broken["trials"][0]["reason"] and not broken["seeds"]
     cost = {arm["name"]: arm["cost"] for arm in facts["arms"]}
@@ -90,6 +98,7 @@ def write_questions(recipe: Path, folder: Path) -> list[str]:
     identities = [document.id for document in Output.find(store, note["output"]).records(Document)]
     rows = [
         {"Statement": f"What does {identity} say about part {number} of handover?", "Answer": answer, "id": identity}
+        | {"split": "train" if identity == identities[0] else "held-out"}
         for identity in identities
         for number, answer in enumerate(ANSWERS)
     ]

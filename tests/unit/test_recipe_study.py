@@ -103,3 +103,14 @@ def test_what_an_arm_may_change_is_there():
     recipe = parse(SMALL)
     for field in CHANGEABLE:
         recipe.section(field.rstrip("."))
+
+
+def test_a_metric_that_no_arm_has_is_refused_before_anything_runs():
+    arms = "arms: {a: []}"
+    said = refusal(f"{{{arms}, metrics: [literature.perplexity]}}")
+    assert said == "my.yaml: study.metrics: literature.perplexity is not measured; add literature to evaluation.metrics"
+    assert 'study.gain: "semscore.meen" is not a score of this recipe' in refusal(f"{{{arms}, gain: semscore.meen}}")
+    assert 'did you mean "semscore.mean"?' in refusal(f"{{{arms}, metrics: [semscore.meen]}}")
+    literature = "evaluation: {metrics: [answer_perplexity, literature]}\n"
+    recipe = parse(f"{SMALL}{literature}study: {{{arms}, metrics: [literature.terms.exact]}}")
+    assert recipe.study.metrics == ["literature.terms.exact"]

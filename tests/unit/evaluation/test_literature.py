@@ -93,6 +93,8 @@ def test_every_task_has_its_scores_and_its_rows(recipe: Recipe, store: Store) ->
         "literature.perplexity.arxiv",
         "literature.perplexity.web",
         "literature.bits_per_byte",
+        "literature.bits_per_byte.arxiv",
+        "literature.bits_per_byte.web",
         "literature.terms.exact",
         "literature.terms.edit_distance",
         "literature.equations.exact",

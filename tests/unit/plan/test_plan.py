@@ -260,6 +260,25 @@ def test_questions_of_general_ability_are_counted_with_their_examples(recipe: Re
     assert any("how many questions mmlu hold is not known" in note for note in whole.notes)
 
 
+def test_literature_is_counted_by_what_is_read_and_completed(recipe: Recipe) -> None:
+    def tokens(*changes: str) -> int:
+        metrics = "evaluation.metrics=[answer_perplexity, literature]"
+        return estimate(changed(recipe, metrics, *changes)).step("evaluate").tokens
+
+    nothing = [f"evaluation.literature.{name}=0" for name in ("max_terms", "max_equations", "max_sentences")]
+    without = estimate(changed(recipe, "evaluation.metrics=[answer_perplexity]")).step("evaluate").tokens
+    texts = tokens(*nothing) - without
+    assert 0 < texts <= 3 * 100 * 1000  # three models read at most a hundred texts of 4000 characters
+    terms = tokens(*nothing[1:], "evaluation.literature.max_terms=50") - without - texts
+    assert terms == 3 * 50 * (600 / 4 + 12)  # of base, pretrained and instruct: what is read, and what is written
+    assert (
+        tokens("tele_eval.held_out_share=0")
+        == estimate(changed(recipe, "evaluation.metrics=[answer_perplexity]", "tele_eval.held_out_share=0"))
+        .step("evaluate")
+        .tokens
+    )
+
+
 def test_nights_keep_a_model_for_each_version_that_retention_keeps(recipe: Recipe) -> None:
     once = estimate(recipe).storage
     nights = changed(recipe, "retention={versions: 5, refused_days: 1, runs_days: 2, unused_days: 3}")

@@ -95,6 +95,28 @@ def test_questions_of_each_category_are_compared_too(made: tuple[Any, ...]) -> N
     assert "By category" in page
 
 
+def test_literature_is_compared_like_any_other_metric(bodies: Bodies, tmp_path: Path) -> None:  # noqa: F811
+    recipe = RECIPE.replace("[answer_perplexity, general]", "[answer_perplexity, general, literature]")
+    recipe += "  metrics: [literature.perplexity, literature.perplexity.wiki, literature.terms.exact]\n"
+    store, address, documents, questions = begin(tmp_path, recipe)
+    go(address, documents, questions)
+    report = Output.find(store, run_stage("study", address, trials=work.list_trials(address)))
+    facts, page = json.loads(report.path("study.json").read_text()), report.path("study.html").read_text()
+    assert facts["missing"] == ["literature.terms.exact"] and "literature.terms.exact</p>" in page.replace(
+        ".</p>", "</p>"
+    )
+    # the arms' tokenizers differ, so bits a byte are compared, of each category too
+    measured = facts["metrics"]["literature.perplexity.wiki"]
+    assert (measured["metric"], measured["n"]) == ("literature.bits_per_byte.wiki", 12)
+    assert measured["comparisons"] == 4 * 7, "the intervals of all four metrics hold together"
+    of_lora = measured["from_reference"]["small-lora-all"]
+    assert 0 < of_lora["low"] <= of_lora["value"] <= of_lora["high"]
+    assert measured["from_base"]["small-full-all"]["high"] < 0
+    assert facts["metrics"]["literature.perplexity"]["n"] == 24
+    others = page[page.index("Other measures") : page.index("Gain against forgetting")]
+    assert "literature, bits a byte, wiki" in others and others.count("small-lora-all") == 2
+
+
 def test_the_page_has_its_drawings_and_needs_no_network(made: tuple[Any, ...]) -> None:
     _, _, facts, page = made
     labels = re.findall(r'aria-label="([^"]+)"', page)

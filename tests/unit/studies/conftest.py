@@ -28,7 +28,7 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> Bodies:
             found.run(stage.name, context, inputs)
 
         _, run, recipe = open_run(f"{store.uri}/runs/{trial.run(study)}")
-        inputs = {name: places[source] for name, source in work.INPUTS[step].items() if source in places}
+        inputs = work.inputs_of(trial, step, places)
         quiet = Progress(step, lambda event: None)
         try:
             return execute(replace(stage, body=body), recipe, store, run, inputs, label=step, progress=quiet)
