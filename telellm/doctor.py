@@ -54,7 +54,7 @@ def diagnose(recipe: Recipe | None, store: str, only: str = "") -> Iterator[Chec
 
 def require(recipe: Recipe, store: Store, progress: Progress) -> None:
     """Check what a run in the cluster needs; raises `RecipeError` or `StageFailed` with every check that failed."""
-    preflight.refuse_unreachable(recipe, store.uri)
+    preflight.refuse_unreachable(recipe, store.uri, in_kubeflow=preflight.is_launcher())
     found = []
     for check in diagnose(recipe, store.uri):
         progress.note(f"checks {check.name}")

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from telellm.cluster.api import ClusterError, in_cluster
 from telellm.cluster.launcher import launch_stage
 from telellm.cluster.pods import PEER_LOST
+from telellm.cluster.preflight import is_launcher
 from telellm.doctor import require
 from telellm.execution import execute
 from telellm.failures import record_failure
@@ -132,7 +134,7 @@ def run_stage(
             follow(store, name, stage, label, key, node, progress)
             return ""
         elsewhere = None
-        if not key and recipe.cluster.enabled and stage in recipe.cluster.stages:
+        if not key and _is_job(stage, recipe):
             elsewhere = job_of(stage, run, label, inputs, recipe, progress)
         return execute(
             find_stage(stage),
@@ -150,6 +152,21 @@ def run_stage(
         if not key and not shards:  # a pod's failure is that of the step that started it
             _tell(run, label, error, progress)
         fail(label, error, progress)
+
+
+def _is_job(stage: str, recipe: Recipe) -> bool:
+    """Say whether a job does a stage's work.
+
+    In Kubeflow the step's image decides too: that of a stage does the work itself, as it has no client of Kubernetes,
+    and the launcher's cannot. Raises `RecipeError` where nobody would.
+    """
+    is_named = recipe.cluster.enabled and stage in recipe.cluster.stages
+    if not is_named and is_launcher():
+        raise RecipeError(
+            f"cluster.stages: lacks {stage}: in Kubeflow its step has the launcher's image, which holds no library of "
+            "a stage; add it"
+        )
+    return is_named and not (in_cluster() and find_spec("kubernetes") is None)
 
 
 def _tell(run: str, label: str, error: Exception, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from telellm import __version__
 from telellm.cluster.api import ClusterError
 from telellm.cluster.preflight import refuse_unreachable
 from telellm.progress import Console, duration
-from telellm.recipe import Recipe, RecipeError, parse
+from telellm.recipe import Recipe, parse
 from telellm.stage import StageFailed
 
 EXPERIMENT = "telellm"
@@ -33,9 +33,7 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
     it yet. Raises `RecipeError` for what its pods could not reach, and `ClusterError`.
     """
     recipe = parse(recipe.to_yaml(), changes=["cluster.enabled=true"])
-    if mistakes := list(_local_places(recipe.model_dump(mode="json"))):
-        raise RecipeError("\n".join(mistakes))
-    refuse_unreachable(recipe, store)
+    refuse_unreachable(recipe, store, in_kubeflow=True)
     console = Console(sys.stderr)
     with _reached(host), redirect_stdout(io.StringIO()):  # kfp prints the addresses of what it makes
         client = _client(host)
@@ -66,23 +64,6 @@ def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> i
         place = f"models/{recipe.name}/production.json"
     sys.stdout.write(f"{store.rstrip('/')}/{place}\n")
     return 0
-
-
-def _local_places(value: Any, field: str = "") -> Iterator[str]:
-    """Yield a mistake for each field that names a file, a folder or a package of this machine."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _local_places(item, f"{field}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _local_places(item, field)
-    elif isinstance(value, str) and _is_local(value.partition("=")[2] if field.startswith("study.") else value):
-        yield f"{field}: {value}: the cluster's pods cannot reach it; put it into a bucket (s3://bucket/prefix)"
-
-
-def _is_local(place: str) -> bool:
-    """Say whether only this machine has it; what came with telellm is in its images too."""
-    return place.startswith(("/", "file://", "package:")) and not place.startswith("package:telellm/")
 
 
 def _client(host: str) -> Any:

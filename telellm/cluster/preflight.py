@@ -2,9 +2,10 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
-from telellm.cluster.api import Api, ClusterError
+from telellm.cluster.api import Api, ClusterError, in_cluster
 from telellm.cluster.follower import NeverRan
 from telellm.cluster.launcher import launch
 from telellm.cluster.names import job_name
@@ -16,16 +17,26 @@ DEFAULTS = Cluster()  # type: ignore[call-arg]
 OLDEST = (1, 30)
 TRAINING = {"pretrain", "instruct"}
 ASKING = {"screen", "draft", "tele-eval"}
+ALWAYS_JOBS = ("ingest", "clean", "screen")
+"""Stages of every pipeline whose steps have the launcher's image in Kubeflow: jobs do their work."""
 Trouble = Literal["", "warning", "failed"]
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "m": 1e-3, "": 1}
 
 
-def refuse_unreachable(recipe: Recipe, store: str) -> None:
-    """Raise `RecipeError` with everything that a recipe's jobs would read and no pod can reach."""
+def is_launcher() -> bool:
+    """Say whether this process has the launcher's image, as a step of Kubeflow: it holds no library of a stage."""
+    return in_cluster() and find_spec("pyarrow") is None
+
+
+def refuse_unreachable(recipe: Recipe, store: str, *, in_kubeflow: bool = False) -> None:
+    """Raise `RecipeError` with everything that a recipe's jobs would read and no pod can reach.
+
+    `in_kubeflow`: the steps beside the jobs are pods too, and have nothing of the machine that the recipe is from.
+    """
     stages, mistakes = set(recipe.cluster.stages), []
     if not store.startswith("s3://"):
         mistakes.append(f"store: {store}: pods cannot reach it; name a bucket: --store s3://bucket/prefix")
-    if "ingest" in stages:
+    if "ingest" in stages and not in_kubeflow:
         mistakes += [
             f"sources.{name}.path: {source.path}: pods cannot reach it; put it into a bucket (s3://bucket/prefix), or "
             "leave ingest out of cluster.stages"
@@ -37,8 +48,43 @@ def refuse_unreachable(recipe: Recipe, store: str) -> None:
             f"lm.endpoint: empty: the image of {' and '.join(sorted(asking))} has no model in it; name a server, or "
             "leave the stage out of cluster.stages"
         )
+    if in_kubeflow:
+        mistakes += _not_in_kubeflow(recipe)
     if mistakes:
         raise RecipeError("\n".join(mistakes))
+
+
+def _not_in_kubeflow(recipe: Recipe) -> Iterator[str]:
+    """Yield what a recipe asks of steps whose images do not have it."""
+    if missing := [stage for stage in ALWAYS_JOBS if stage not in recipe.cluster.stages]:
+        yield (
+            f"cluster.stages: lacks {', '.join(missing)}; in Kubeflow these are jobs always: their steps have the "
+            "launcher's image, which holds no library of a stage"
+        )
+    distinct = recipe.tele_eval.distinct
+    if distinct.embedder and not distinct.embedder_endpoint and not recipe.tele_eval.path:
+        yield (
+            "tele_eval.distinct.embedder_endpoint: empty: the image of distinct has no model in it; name a server, or "
+            "leave embedder empty"
+        )
+    yield from _local_places(recipe.model_dump(mode="json"))
+
+
+def _local_places(value: Any, field: str = "") -> Iterator[str]:
+    """Yield a mistake for each field that names a file, a folder or a package of this machine."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _local_places(item, f"{field}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _local_places(item, field)
+    elif isinstance(value, str) and _is_local(value.partition("=")[2] if field.startswith("study.") else value):
+        yield f"{field}: {value}: the cluster's pods cannot reach it; put it into a bucket (s3://bucket/prefix)"
+
+
+def _is_local(place: str) -> bool:
+    """Say whether only this machine has it; what came with telellm is in its images too."""
+    return place.startswith(("/", "file://", "package:")) and not place.startswith("package:telellm/")
 
 
 def version(api: Api) -> str:

@@ -55,8 +55,9 @@ class Cluster(Settings):
         Literal["ingest", "clean", "screen", "draft", "tele-eval", "pack", "pretrain", "instruct", "evaluate"]
     ] = Field(
         ["ingest", "clean", "screen", "pretrain", "instruct"],
-        description="Stages that run as jobs; the others run where the pipeline's step runs. The arms of a study "
-        "always pack, train and evaluate as jobs.",
+        description="Stages that run as jobs; the others run where the pipeline's step runs. In Kubeflow ingest, "
+        "clean, screen and training must be jobs, and other steps have the image of their stage and do its work "
+        "themselves. The arms of a study always pack, train and evaluate as jobs.",
     )
     registry: str = Field("registry.local", min_length=1, description="Registry of the stages' images.")
     tag: str = Field("", description="Tag of the stages' images; empty: the version of telellm.")

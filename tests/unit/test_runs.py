@@ -99,3 +99,36 @@ def test_in_a_training_job_what_something_outside_ended_asks_to_be_started_again
     monkeypatch.setenv("PET_NNODES", "2")
     assert [runs.exit_code(error) for error in (gone, away)] == [138, 138]
     assert [runs.exit_code(error) for error in (StageFailed("x"), RecipeError("x"))] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("stages", "stage", "lacks", "is_job"),
+    [
+        ("[ingest, pretrain]", "pretrain", ("pyarrow",), True),
+        ("[ingest, draft]", "draft", ("kubernetes",), False),
+        ("[ingest]", "report", ("kubernetes",), False),
+        ("[pack, evaluate]", "evaluate", (), True),  # the image of a study
+    ],
+)
+def test_in_kubeflow_the_image_of_a_step_says_whether_a_job_does_its_work(monkeypatch, stages, stage, lacks, is_job):
+    in_a_pod_of_kubeflow(monkeypatch, lacks)
+    recipe = parse(SMALL, changes=["cluster.enabled=true", f"cluster.stages={stages}"])
+    assert runs._is_job(stage, recipe) == is_job
+
+
+def test_the_launchers_image_says_what_it_cannot_do(monkeypatch, address, capfd):
+    in_a_pod_of_kubeflow(monkeypatch, ("pyarrow",))
+    store, _, recipe = runs.open_run(address)
+    changed = parse(recipe.to_yaml(), changes=["cluster.enabled=true", "cluster.stages=[ingest, clean, screen]"])
+    store.write("runs/monday/recipe.yaml", changed.to_yaml().encode())
+    with pytest.raises(SystemExit) as caught:
+        runs.run_stage("pretrain", address, packed="stages/pack/x")
+    assert caught.value.code == 2
+    assert "cluster.stages: lacks pretrain: in Kubeflow its step has the launcher's image" in capfd.readouterr().err
+
+
+def in_a_pod_of_kubeflow(monkeypatch, lacks):
+    """A pod with a token, whose image lacks some packages."""
+    for module in ("telellm.runs", "telellm.cluster.preflight"):
+        monkeypatch.setattr(f"{module}.in_cluster", lambda: True)
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name in lacks else object())
