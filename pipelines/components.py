@@ -272,15 +272,16 @@ def report(
     production: str,
     references: str,
     page: Output[HTML],
+    questions: Output[HTML],
     card: Output[Markdown],
     scores: Output[Metrics],
 ) -> str:
-    """Compare the models, ask the gate where there is production, and show report and model card in Kubeflow."""
+    """Compare the models, ask the gate where there is production, and show report, questions and model card."""
     from telellm.runs import run_stage, show_report
 
     adapted = {"pretrained": pretrained, "instruct": instruct}
     place = run_stage("report", run, base=base, **adapted, production=production, references=references)
-    for name, value in show_report(run, place, page.path, card.path).items():
+    for name, value in show_report(run, place, page.path, questions.path, card.path).items():
         scores.log_metric(name, value)
     return place
 

@@ -4,6 +4,7 @@ A run's address is `<store>/runs/<name>`; its recipe lies there, and a note of e
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -46,6 +47,7 @@ STAGES = {
 }
 """Every stage, in the order of the pipeline, and the module that holds it."""
 TRAINING = ("pretrain", "instruct")
+PAGES_BESIDE = re.compile(r'href="(report|questions)\.html"')
 
 
 def find_stage(name: str) -> Stage:
@@ -233,9 +235,9 @@ def message_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}\n  run again with --debug for the traceback"
 
 
-def show_report(run: str, place: str, page: str, card: str) -> Mapping[str, float]:
+def show_report(run: str, place: str, page: str, questions: str, card: str) -> Mapping[str, float]:
     """Copy a finished report to where Kubeflow shows it; returns its scores by name."""
-    return _show(run, place, {"report.html": page, "model-card.md": card})
+    return _show(run, place, {"report.html": page, "questions.html": questions, "model-card.md": card})
 
 
 def show_study(run: str, place: str, page: str) -> Mapping[str, float]:
@@ -246,8 +248,11 @@ def show_study(run: str, place: str, page: str) -> Mapping[str, float]:
 def _show(run: str, place: str, targets: Mapping[str, str]) -> Mapping[str, float]:
     store, _, _ = open_run(run)
     report = Output.find(store, place)
-    for name, target in targets.items():
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        Path(target).write_bytes(report.path(name).read_bytes())
+    for name in set(targets) & set(report.manifest["files"]):
+        target = Path(targets[name])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = report.path(name).read_text(encoding="utf-8")
+        # a link to the page beside it leads nowhere in Kubeflow, which shows each by itself
+        target.write_text(PAGES_BESIDE.sub('title="see the artifacts of this step"', text), encoding="utf-8")
     scores: dict[str, float] = report.summary().get("scores", {})
     return scores

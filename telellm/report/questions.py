@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any
 
 from telellm.recipe import LanguageModel, Recipe
@@ -24,6 +25,8 @@ NUM_ON_PAGE = 200
 NUM_EXAMPLES = 20
 LONGEST = 4_000
 """Of a longer evidence, so much is shown (characters)."""
+LARGEST_PAGE = 1_000_000
+"""The page's questions have no more characters together: Kubeflow shows it within a page of its own."""
 
 
 def describe_questions(steps: Mapping[str, Output], recipe: Recipe) -> dict[str, Any] | None:
@@ -90,10 +93,15 @@ def memory_and_transfer(by_split: Sequence[Mapping[str, Any]], metrics: Containe
 
 
 def render_page(output: Output, recipe: Recipe, run: str) -> str:
-    """Return the page of questions: up to 200, drawn by the seed, with their evidence; everything is escaped."""
+    """Return the page of questions: up to 200, drawn by the seed, with their evidence; everything is escaped.
+
+    Fewer where they are very long (`LARGEST_PAGE`); the page says how many there are.
+    """
     drawn = [asdict(question) | {"evidence": question.evidence[:LONGEST]} for question in draw(output, recipe.seed)]
+    ends = accumulate(len(entry["statement"]) + len(entry["answer"]) + len(entry["evidence"]) for entry in drawn)
+    shown = [entry for entry, end in zip(drawn, ends, strict=True) if end <= LARGEST_PAGE]
     return page_template(TEMPLATE).render(
-        run=run, questions=drawn, total=output.num_records, place=output.prefix, seed=recipe.seed
+        run=run, questions=shown, total=output.num_records, place=output.prefix, seed=recipe.seed
     )
 
 

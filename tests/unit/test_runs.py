@@ -132,3 +132,21 @@ def in_a_pod_of_kubeflow(monkeypatch, lacks):
     for module in ("telellm.runs", "telellm.cluster.preflight"):
         monkeypatch.setattr(f"{module}.in_cluster", lambda: True)
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name in lacks else object())
+
+
+def test_each_page_of_a_report_is_shown_by_itself_without_links_that_lead_nowhere(address, tmp_path):
+    store = Store.open(str(tmp_path / "store"))
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/report.html").write_text('<a href="questions.html">Read</a> <a href="#gate">gate</a> Größe')
+    (tmp_path / "made/model-card.md").write_text("# Card")
+    manifest = {"stage": "report", "summary": {"scores": {"base.x": 1.5}}}
+    store.commit("runs/monday/report", tmp_path / "made", manifest)
+    shown = {name: tmp_path / "shown" / name for name in ("page", "questions", "card")}
+    scores = runs.show_report(address, "runs/monday/report", *map(str, shown.values()))
+    assert scores == {"base.x": 1.5} and not shown["questions"].exists(), "a run without questions has no such page"
+    assert "questions.html" not in shown["page"].read_text() and "see the artifacts" in shown["page"].read_text()
+    assert 'href="#gate"' in shown["page"].read_text() and "Größe" in shown["page"].read_text()
+    (tmp_path / "made/questions.html").write_text('<a href="report.html">Back</a> Why?')
+    store.commit("runs/monday/report", tmp_path / "made", manifest)
+    runs.show_report(address, "runs/monday/report", *map(str, shown.values()))
+    assert "Why?" in shown["questions"].read_text() and "href" not in shown["questions"].read_text()

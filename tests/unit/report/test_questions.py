@@ -70,6 +70,14 @@ def test_whatever_is_in_a_question_is_text_on_the_page(recipe: Recipe, store: St
     assert len(text) < 20_000
 
 
+def test_the_page_has_fewer_questions_where_they_are_very_long(recipe: Recipe, store: Store) -> None:
+    long = [Question(f"What is N{n}?", "word " * 2_000, f"web_{n}", evidence="said " * 2_000) for n in range(200)]
+    text = render_page(output_of(long, recipe, store), recipe, "monday")
+    page = Page(text)
+    assert 60 < page.tags.count("article") < 80 and len(text) < 1_200_000
+    assert f"{page.tags.count('article')} of the 200 questions" in page.text
+
+
 def step(**manifest: Any) -> dict[str, Any]:
     return {"out": 0, "drops": {}, "counts": {}} | manifest
 
