@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from telellm import __version__
 from telellm.recipe import Recipe
 from telellm.records import CATEGORIES
 from telellm.stage import Output, read_notes, workspace
 from telellm.store import Store
 
 PACKAGES = (
-    "telellm",
     "torch",
     "transformers",
     "tokenizers",
@@ -155,7 +155,7 @@ def side_by_side(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[s
 
 def describe_environment() -> dict[str, Any]:
     """Return Python, packages, processor, memory and GPUs of the machine that makes the report."""
-    packages = {}
+    packages = {"telellm": __version__}  # an image holds its code, and no package of it
     for name in PACKAGES:
         try:
             packages[name] = version(name)

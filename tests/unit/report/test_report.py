@@ -1,13 +1,16 @@
 import json
 from html.parser import HTMLParser
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import telellm
 from telellm.execution import execute
 from telellm.recipe import Recipe, RecipeError
+from telellm.report.gather import describe_environment
 from telellm.report.questions import PAGE
 from telellm.report.report import report
 from telellm.stage import Output
@@ -192,3 +195,13 @@ def test_multiple_choice_is_shown_with_what_its_accuracy_means(facts: dict[str, 
     assert accuracy["value"] > one_order["value"] + 0.2
     assert any(line.startswith("quiz accuracy") for line in output.summary()["lines"])
     assert "| quiz accuracy |" in output.path("model-card.md").read_text()
+
+
+def test_the_version_of_telellm_is_known_where_it_is_no_package_as_in_its_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("telellm.report.gather.version", version)
+    assert describe_environment()["packages"] == {"telellm": telellm.__version__}
