@@ -8,19 +8,21 @@ from typing import Any
 from telellm.benchmark.general_tasks import general_digest, read_general_task
 from telellm.benchmark.questions import benchmark_digest, read_choices
 from telellm.evaluation.draw import draw
-from telellm.evaluation.endpoint import measure_endpoint, unreadable_letters
+from telellm.evaluation.endpoint import measure_endpoint, open_endpoint, unreadable_letters
 from telellm.evaluation.forgetting import add_up_general, describe_general
 from telellm.evaluation.judge import PROMPT, add_verdicts, judge_of
 from telellm.evaluation.literature import NOTHING, add_up_literature, read_unseen
 from telellm.evaluation.local import Asked, Found, measure_local
 from telellm.evaluation.multiple_choice import add_up_choices, describe_choices
-from telellm.evaluation.open_book import measure_open_book, open_book_identity
-from telellm.evaluation.reference import NO_LIKELIHOODS, REFERENCE, read_reference
+from telellm.evaluation.open_book import generates, measure_open_book, open_book_identity
+from telellm.evaluation.readers import LocalReader, Reader, ServedReader
+from telellm.evaluation.reference import REFERENCE, read_reference
 from telellm.evaluation.results import TELE_EVAL, Row, row, write_results
 from telellm.evaluation.scores import Score, add_up, add_up_texts
 from telellm.evaluation.semscore import add_semscores
 from telellm.evaluation.texts import FIELD, GENERAL, read_general
 from telellm.lm import language_model_digest
+from telellm.lm.completions import CompletionModel, NotOffered
 from telellm.lm.models import model_digest
 from telellm.recipe import Evaluation, Model, Recipe, ReferenceModel
 from telellm.records import Question
@@ -91,8 +93,9 @@ def evaluate(
     asked = _what_is_asked(settings, questions, held_out)
     found = Found([_row(question) for question in asked.questions])
     not_measured: dict[str, str] = {}
-    if subject.served:
-        not_measured = measure_endpoint(subject.name, subject.served, asked, found, settings, context.progress)
+    client = open_endpoint(subject.name, subject.served) if subject.served else None
+    if client:
+        not_measured = measure_endpoint(client, asked, found, settings, context.progress)
     else:
         measure_local(*subject.place, asked, found, settings, chat=subject.chat, progress=context.progress)
     answered = [row for row in found.rows if row["generated"] is not None]
@@ -100,12 +103,8 @@ def evaluate(
         _compare_meaning(context, settings, answered)
     if answered and "llm_eval" in settings.metrics:
         _ask_judge(context, asked.questions[: len(answered)], answered)
-    if index is not None and subject.served:
-        not_measured["retrieval"] = NO_LIKELIHOODS
-    elif index is not None:
-        name, revision = subject.place
-        opened = Model(name=name, revision=revision)
-        measure_open_book(context, opened, asked.questions, found.rows, index, chat=subject.chat)
+    if index is not None:
+        not_measured |= _ask_with_passages(context, subject, client, asked.questions, found.rows, index)
     metrics = _metrics(found)
     scores = {"name": subject.name, "role": subject.role, "metrics": metrics, "by_split": _by_split(found.rows)}
     scores["multiple_choice"] = {
@@ -116,7 +115,13 @@ def evaluate(
     }
     if isinstance(subject.model, ReferenceModel):
         scores |= {"model": subject.model.model, "endpoint": subject.model.endpoint, "not_measured": not_measured}
-    scores["forgetting"] = describe_general(asked.tasks, metrics)
+    if client:
+        scores["usage"] = dict(client.usage)
+        context.counts.update(client.usage)
+    scores["forgetting"] = {
+        task: about | ({"through": found.through[task]} if task in found.through else {})
+        for task, about in describe_general(asked.tasks, metrics).items()
+    }
     chosen = [one.row(benchmark) for benchmark, choices in found.choices.items() for one in choices]
     rows = [*found.rows, *chosen, *found.others]
     write_results(context.directory, rows, scores)
@@ -172,6 +177,32 @@ def _what_is_asked(settings: Evaluation, questions: Output, held_out: Output | N
         tasks={task.task: read_general_task(task, settings.seed) for task in settings.forgetting},
         unseen=read_unseen(held_out, settings.literature, settings.seed) if reads_unseen and held_out else NOTHING,
     )
+
+
+def _ask_with_passages(
+    context: Context,
+    subject: Subject,
+    client: CompletionModel | None,
+    questions: Sequence[Question],
+    closed: Sequence[Row],
+    index: Output,
+) -> Mapping[str, str]:
+    """Measure the model with passages at hand; returns what cannot be measured of it, with the reason."""
+    settings = context.recipe.evaluation
+
+    def open_reader() -> Reader:
+        if client:
+            return ServedReader(client, settings, context.progress)
+        return LocalReader(*subject.place, settings, context.progress, chat=subject.chat)
+
+    reason = client.no_likelihoods if client else ""
+    if reason and not generates(context.recipe):
+        return {"retrieval": reason}
+    try:
+        measure_open_book(context, open_reader, questions, closed, index)
+    except NotOffered as refused:  # passages make a prompt longer than the server takes
+        return {"retrieval": refused.reason}
+    return {"retrieval.answer_perplexity": reason} if reason else {}
 
 
 def _row(question: Question) -> Row:

@@ -41,16 +41,24 @@ def ask_general(
     if not questions[0].options:
         most = min(LONGEST_ANSWER, longest_input(model) // 2)  # the prompt needs room too
         prompts = [question.prompt for question in questions]
-        texts = complete(model, tokenizer, prompts, most, batch_size, STOP, advance)
-        return [
-            _row(task, question, generated=text, correct=judge_result(text, question.solution))
-            for question, text in zip(questions, texts, strict=True)
-        ]
+        return written_rows(task, questions, complete(model, tokenizer, prompts, most, batch_size, STOP, advance))
     groups = [continued(tokenizer, question, longest_input(model)) for question in questions]
     found = log_likelihoods(model, int(tokenizer.pad_token_id or 0), groups, batch_size, advance)
+    return chosen_rows(task, questions, [[score for endings in group for score in endings] for group in found])
+
+
+def written_rows(task: str, questions: Sequence[GeneralQuestion], texts: Sequence[str]) -> list[Row]:
+    """Return a row for each question, given what was written."""
+    return [
+        _row(task, question, generated=text, correct=judge_result(text, question.solution))
+        for question, text in zip(questions, texts, strict=True)
+    ]
+
+
+def chosen_rows(task: str, questions: Sequence[GeneralQuestion], found: Sequence[list[float]]) -> list[Row]:
+    """Return a row for each question, given the log-likelihood of each of its endings (nats)."""
     rows = []
-    for question, group in zip(questions, found, strict=True):
-        scores = [score for endings in group for score in endings]
+    for question, scores in zip(questions, found, strict=True):
         sizes = [len(option) if TASKS[task].by_length else 1 for option in question.options]
         rates = [score / size for score, size in zip(scores, sizes, strict=True)]
         likelihoods = {"orders": [list(range(len(scores)))], "log_likelihoods": [scores]}

@@ -94,9 +94,14 @@ def read_letter(text: str, number: int) -> int | None:
 
     What a model thinks aloud before (`<think>…</think>`) is left out.
     """
-    match = LETTER.match(text.rpartition("</think>")[2].strip())
+    match = LETTER.match(after_thoughts(text))
     place = ascii_uppercase.find(match[1].upper()) if match else -1
     return place if 0 <= place < number else None
+
+
+def after_thoughts(text: str) -> str:
+    """Return an answer without what a model thinks aloud before it."""
+    return text.rpartition("</think>")[2].strip()
 
 
 def unreadable(letters: Sequence[Letters]) -> int:

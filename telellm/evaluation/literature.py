@@ -45,6 +45,15 @@ class Unseen:
     def __len__(self) -> int:
         return len(self.texts) + len(self.terms) + len(self.equations) + len(self.sentences)
 
+    def blanks(self) -> Iterator[tuple[str, Sequence[Blank], int, Sequence[str]]]:
+        """Yield what is completed: the task, its blanks, the most tokens of a completion, and what ends one."""
+        for task, blanks, most, stop in (
+            (TERMS, self.terms, TERM_TOKENS, ()),
+            (EQUATIONS, self.equations, EQUATION_TOKENS, ("$", "\n\n")),
+        ):
+            if blanks:
+                yield task, blanks, most, stop
+
 
 NOTHING = Unseen()
 
@@ -94,19 +103,12 @@ def ask_unseen(
         progress.start(len(unseen.texts), "unseen documents")
         found = measure_texts(model, tokenizer, unseen.texts, batch_size, progress.advance)
         rows += text_rows(LITERATURE, unseen.texts, found)
-    for task, blanks, most, stop in (
-        (TERMS, unseen.terms, TERM_TOKENS, ()),
-        (EQUATIONS, unseen.equations, EQUATION_TOKENS, ("$", "\n\n")),
-    ):
-        if blanks:
-            progress.start(len(blanks), task.rpartition(".")[2])
-            texts = [blank.before for blank in blanks]
-            completed = complete(model, tokenizer, texts, most, batch_size, stop, progress.advance)
-            judge = judge_term if task == TERMS else judge_equation
-            rows += [
-                _completed(task, blank, text, *judge(text, blank.answer))
-                for blank, text in zip(blanks, completed, strict=True)
-            ]
+    for task, blanks, most, stop in unseen.blanks():
+        progress.start(len(blanks), task.rpartition(".")[2])
+        texts = [blank.before for blank in blanks]
+        rows += completed_rows(
+            task, blanks, complete(model, tokenizer, texts, most, batch_size, stop, progress.advance)
+        )
     if unseen.sentences:
         progress.start(len(unseen.sentences), "next sentences")
         rows += choose_next(model, tokenizer, unseen.sentences, batch_size, progress.advance)
@@ -176,8 +178,21 @@ def choose_next(
         room = most - max(map(len, endings))
         groups.append([Continued(before[-room:] if room > 0 else before[-1:], endings)])
     found = log_likelihoods(model, int(tokenizer.pad_token_id or 0), groups, batch_size, advance)
+    return next_rows(asked, [scores for (scores,) in found])
+
+
+def completed_rows(task: str, blanks: Sequence[Blank], texts: Sequence[str]) -> list[Row]:
+    """Return a row for each blank, given how a model went on."""
+    judge = judge_term if task == TERMS else judge_equation
+    return [
+        _completed(task, blank, text, *judge(text, blank.answer)) for blank, text in zip(blanks, texts, strict=True)
+    ]
+
+
+def next_rows(asked: Sequence[Next], found: Sequence[list[float]]) -> list[Row]:
+    """Return a row for each place, given the log-likelihood of each of its sentences (nats)."""
     rows = []
-    for one, (scores,) in zip(asked, found, strict=True):
+    for one, scores in zip(asked, found, strict=True):
         rates = [score / len(option.encode()) for score, option in zip(scores, one.options, strict=True)]
         likeliest = [place for place, rate in enumerate(rates) if max(rates) - rate < TIE]
         rows.append(

@@ -43,6 +43,8 @@ class Found:
     """Rows of the other tasks."""
     not_measured: Counter[str] = field(default_factory=Counter)
     """What could not be measured of this model, and of how many questions."""
+    through: dict[str, str] = field(default_factory=dict)
+    """Task of general ability → how an endpoint was asked for what it writes: completions or chat."""
 
 
 def measure_local(

@@ -6,28 +6,21 @@ passage from which the question was written). Beside them, whether the question'
 
 import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from telellm.evaluation.answers import answer, prompt_of
 from telellm.evaluation.judge import add_verdicts
-from telellm.evaluation.likelihood import longest_input
-from telellm.evaluation.perplexity import measure_answers
+from telellm.evaluation.readers import Asked, Reader
 from telellm.evaluation.scores import Score, add_up, mean
 from telellm.evaluation.semscore import add_semscores
-from telellm.lm.models import load_model, load_tokenizer, model_digest
-from telellm.recipe import Evaluation, Model, Retrieval
+from telellm.lm.models import model_digest
+from telellm.recipe import Evaluation, Recipe, Retrieval
 from telellm.records import Question
 from telellm.retrieval.passages import Passage
-from telellm.retrieval.prompt import before_question
 from telellm.retrieval.search import PassageSearch
 from telellm.stage import Context, Output, digest_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CLOSED, OPEN, GOLD = CONDITIONS = ("closed book", "open book", "gold passage")
 DEPTH = 10
@@ -50,15 +43,6 @@ COLUMNS_OF_RANKS = {"id": "large_string", "statement": "large_string", "split": 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A question in one condition."""
-
-    question: Question
-    condition: str
-    passages: Sequence[Passage]
-
-
 def open_book_identity(settings: Retrieval) -> list[str]:
     """Return what the measures depend on beside the index; nothing where retrieval is off."""
     if not settings.enabled:
@@ -68,18 +52,17 @@ def open_book_identity(settings: Retrieval) -> list[str]:
 
 def measure_open_book(
     context: Context,
-    model: Model,
+    open_reader: Callable[[], Reader],
     questions: Sequence[Question],
     closed: Sequence[Mapping[str, Any]],
     index: Output,
-    *,
-    chat: bool,
 ) -> None:
     """Write where each question's document was found, and what a model answers in each condition.
 
-    `questions` are those that the model was asked without passages, `closed` what was measured of it then. Answer
-    perplexity is always measured; answers in words, where section `evaluation` has them judged and `retrieval.generate`
-    is on. Writes `RANKS` (a row a question), `ANSWERS` (a row a question and condition) and `SCORES`.
+    `open_reader` opens the model, which is let go before its answers are judged. `questions` are those that it was
+    asked without passages, `closed` what was measured of it then. Answer perplexity is measured where it can be;
+    answers in words, where `generates` says so. Writes `RANKS` (a row a question), `ANSWERS` (a row a question and
+    condition) and `SCORES`.
     """
     settings = context.recipe.retrieval
     search = PassageSearch(index, settings.embedder, settings.candidates)
@@ -87,7 +70,7 @@ def measure_open_book(
     ranks = _ranks(search, questions)
     _write(context, RANKS, ranks, COLUMNS_OF_RANKS)
     first = list(questions[: settings.max_questions or None])
-    rows = _measure(context, settings, search, model, first, closed, chat=chat)
+    rows = _measure(context, search, open_reader, first, closed)
     _write(context, ANSWERS, rows, COLUMNS)
     scores = {
         "recall": {split: recall([row for row in ranks if split in ("all", row["split"])]) for split in _splits(ranks)},
@@ -96,6 +79,11 @@ def measure_open_book(
         "indexed": index.num_records,
     }
     (context.directory / SCORES).write_text(json.dumps(scores, indent=1), encoding="utf-8")
+
+
+def generates(recipe: Recipe) -> bool:
+    """Say whether models also answer in words with passages."""
+    return recipe.retrieval.generate and bool({"semscore", "llm_eval"} & set(recipe.evaluation.metrics))
 
 
 def recall(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
@@ -120,45 +108,37 @@ def _ranks(search: PassageSearch, questions: Sequence[Question]) -> list[Row]:
 
 def _measure(
     context: Context,
-    settings: Retrieval,
     search: PassageSearch,
-    model: Model,
+    open_reader: Callable[[], Reader],
     questions: Sequence[Question],
     closed: Sequence[Mapping[str, Any]],
-    *,
-    chat: bool,
 ) -> list[Row]:
-    evaluation, progress = context.recipe.evaluation, context.progress
+    settings, evaluation, progress = context.recipe.retrieval, context.recipe.evaluation, context.progress
     found = search.search([question.statement for question in questions], settings.passages)
     passages = [[each.passage for each in one] for one in found]
-    loaded, tokenizer = load_model(model.name, model.revision), load_tokenizer(model.name, model.revision)
-    room = longest_input(loaded) - evaluation.max_answer_tokens
-    asked = [_fit(one, tokenizer, room) for one in _in_conditions(questions, passages)]
+    reader = open_reader()
+    asked = [reader.fit(one) for one in _in_conditions(questions, passages)]
     known = {(row["id"], row["statement"]): row for row in closed}
     rows = [_row(one) for one in asked]
-    todo = []
     for one, row in zip(asked, rows, strict=True):
         before = known.get((one.question.id, one.question.statement), {}) if one.condition == CLOSED else {}
         row |= {name: before[name] for name in COLUMNS if before.get(name) is not None}
-        if row["nll"] is None:
-            todo.append((one, row))
-    progress.start(len(todo), "questions with passages")
-    likelihoods = measure_answers(
-        loaded,
-        tokenizer,
-        [one.question for one, _ in todo],
-        evaluation.batch_size,
-        progress.advance,
-        before=[before_question(one.passages) for one, _ in todo],
-    )
-    for (_, row), likelihood in zip(todo, likelihoods, strict=True):
-        row |= {"nll": likelihood.nll, "tokens": likelihood.tokens}
+    todo = [(one, row) for one, row in zip(asked, rows, strict=True) if row["nll"] is None]
+    if reader.reads:
+        progress.start(len(todo), "questions with passages")
+        likelihoods = reader.likelihoods([one for one, _ in todo])
+        for (_, row), likelihood in zip(todo, likelihoods, strict=True):
+            row |= {"nll": likelihood.nll, "tokens": likelihood.tokens}
     told: list[tuple[Asked, Row]] = []
-    if settings.generate and {"semscore", "llm_eval"} & set(evaluation.metrics):
+    if generates(context.recipe):
         answered = {(q.id, q.statement) for q in questions[: evaluation.max_generated or None]}
-        told = [(one, row) for one, row in todo if (row["id"], row["statement"]) in answered]
-        _answer(context, evaluation, loaded, tokenizer, told, chat=chat)
-    del loaded
+        told = [
+            (one, row) for one, row in todo if (row["id"], row["statement"]) in answered and row["generated"] is None
+        ]
+        progress.start(len(told), "answers with passages")
+        for (_, row), text in zip(told, reader.answers([one for one, _ in told]), strict=True):
+            row["generated"] = text
+    del reader
     gc.collect()
     _judge(context, evaluation, told)
     return rows
@@ -173,18 +153,6 @@ def _in_conditions(questions: Sequence[Question], passages: Sequence[Sequence[Pa
             yield Asked(question, GOLD, [Passage(question.id, "", "", "", question.evidence)])
 
 
-def _fit(asked: Asked, tokenizer: "PreTrainedTokenizerBase", room: int) -> Asked:
-    """Leave out the last passages as long as a prompt is longer than the model reads."""
-    while asked.passages:
-        text = prompt_of(
-            tokenizer, f"{asked.question.statement} {asked.question.answer}", False, before_question(asked.passages)
-        )
-        if len(tokenizer(text)["input_ids"]) <= room:
-            return asked
-        asked = replace(asked, passages=asked.passages[:-1])
-    return asked
-
-
 def _row(asked: Asked) -> Row:
     question = asked.question
     return dict.fromkeys(COLUMNS) | {
@@ -193,30 +161,6 @@ def _row(asked: Asked) -> Row:
         "split": question.split,
         "condition": asked.condition,
     }
-
-
-def _answer(
-    context: Context,
-    evaluation: Evaluation,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    told: Sequence[tuple[Asked, Row]],
-    *,
-    chat: bool,
-) -> None:
-    context.progress.start(len(told), "answers with passages")
-    texts = answer(
-        model,
-        tokenizer,
-        [one.question for one, _ in told],
-        chat=chat,
-        max_tokens=evaluation.max_answer_tokens,
-        batch_size=evaluation.batch_size,
-        advance=context.progress.advance,
-        before=[before_question(one.passages) for one, _ in told],
-    )
-    for (_, row), text in zip(told, texts, strict=True):
-        row["generated"] = text
 
 
 def _judge(context: Context, evaluation: Evaluation, told: Sequence[tuple[Asked, Row]]) -> None:

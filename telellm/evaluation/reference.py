@@ -14,8 +14,6 @@ from telellm.store import Store
 
 REFERENCE = "reference"
 FILE = "reference.json"
-NO_LIKELIHOODS = "an endpoint gives no log-likelihoods of a given text"
-"""Why a score is missing for a model behind an endpoint."""
 
 
 def reference_digest(model: ReferenceModel) -> str:

@@ -186,11 +186,6 @@ def _unknown_scores(recipe: Recipe) -> Iterator[str]:
             f'gate.reference.name: "{_short(reference.name)}" is no model of evaluation.reference_models'
             f"{_alternatives(reference.name, list(models), 'models')}"
         )
-    elif not (model := models[reference.name]).can_have(reference.metric):
-        yield (
-            f"gate.reference.metric: {reference.metric} cannot be measured of {reference.name}: an endpoint gives no "
-            f"log-likelihoods{_alternatives('', [name for name in known if model.can_have(name)], 'scores')}"
-        )
 
 
 def _unknown_in_study(recipe: Recipe) -> Iterator[str]:

@@ -6,9 +6,6 @@ from pydantic import Field, model_validator
 
 from telellm.recipe.fields import ASIDE, ModelName, Settings
 
-GENERATED = ("semscore.", "llm_eval.", "multiple_choice.")
-"""Beginnings of the names of scores that rest on answers in words; others need log-likelihoods of a given text."""
-
 Concurrency = Annotated[
     int, Field(ge=1, le=4096, description="Requests in flight to an endpoint.", json_schema_extra=ASIDE)
 ]
@@ -78,10 +75,6 @@ class ReferenceModel(Settings):
     )
     max_concurrency: Concurrency = 32
     timeout_seconds: Timeout = 120
-
-    def can_have(self, score: str) -> bool:
-        """Say whether a score can be measured of it: an endpoint writes answers, and no more."""
-        return not self.endpoint or score.startswith(GENERATED)
 
     @model_validator(mode="before")
     @classmethod

@@ -183,7 +183,14 @@ def render(template: str, facts: Mapping[str, Any], recipe: Recipe) -> str:
         interval_plot=plots.interval_plot(facts["comparisons"]),
         loss_plots={name: plots.loss_plot(training["log"]) for name, training in facts["training"].items()},
         difference=_difference,
+        lacking=_lacking,
     )
+
+
+def _lacking(model: Mapping[str, Any], metric: str) -> str:
+    """Return what stands in place of a score that a model does not have."""
+    names = model.get("not_measured", {})
+    return "not measurable" if any(f"{metric}.".startswith(f"{name}.") for name in names) else "–"
 
 
 def _difference(found: Mapping[str, Any]) -> str:

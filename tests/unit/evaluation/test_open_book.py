@@ -9,6 +9,7 @@ import torch
 
 from telellm.evaluation.evaluate import evaluate
 from telellm.evaluation.open_book import ANSWERS, CLOSED, GOLD, OPEN, RANKS, SCORES, recall
+from telellm.evaluation.reference import put_reference
 from telellm.execution import execute
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Question
@@ -16,6 +17,8 @@ from telellm.report.retrieval import describe_retrieval
 from telellm.retrieval.index import index
 from telellm.stage import Context, Output, stage
 from telellm.store import Store
+from tests.completion_server import TinyServed
+from tests.language_model_server import LanguageModelServer
 from tests.tiny_model import make_tiny_model
 
 RECIPE = """
@@ -115,3 +118,62 @@ def test_other_settings_of_retrieval_are_another_evaluation(scored: Output, reci
     inputs = {name: entry["place"] for name, entry in scored.manifest["inputs"].items()}
     changed = recipe.model_copy(update={"retrieval": recipe.retrieval.model_copy(update={"passages": 1})})
     assert execute(evaluate, changed, scored.store, "run-1", inputs) != scored.prefix
+
+
+@pytest.fixture
+def server() -> Iterator[LanguageModelServer]:
+    running = LanguageModelServer()
+    yield running
+    running.close()
+
+
+def asked_of(server: LanguageModelServer, recipe: Recipe, scored: Output, *changes: str) -> Output:
+    """Return what is measured of the model behind a server, with the questions and the index of `scored`."""
+    about = f"model: tiny, revision: a{server.http.server_port}, endpoint: {server.url}"
+    served = f"evaluation.reference_models.served={{{about}}}"
+    asking = parse(recipe.to_yaml(), changes=[served, *changes])
+    model = put_reference(scored.store, "served", asking.evaluation.reference_models["served"])
+    inputs = {name: entry["place"] for name, entry in scored.manifest["inputs"].items()} | {"model": model}
+    return Output.find(scored.store, execute(evaluate, asking, scored.store, "run-1", inputs))
+
+
+def test_a_model_behind_a_server_is_asked_with_the_same_passages(
+    scored: Output, recipe: Recipe, server: LanguageModelServer
+) -> None:
+    server.answer = TinyServed(Path(recipe.model.name)).answer
+    output = asked_of(server, recipe, scored)
+    here, there = (rows_of(each, ANSWERS) for each in (scored, output))
+    for row, same in zip(there, here, strict=True):
+        assert (row["id"], row["condition"], row["tokens"]) == (same["id"], same["condition"], same["tokens"])
+        # passages that are too long for a model here are left out; the server reads what it is given
+        assert row["nll"] == pytest.approx(same["nll"], rel=1e-4) or row["condition"] == OPEN
+    assert json.loads(output.path("scores.json").read_text())["not_measured"] == {}
+
+
+def test_a_server_of_chat_alone_answers_with_passages_and_has_no_likelihoods(
+    scored: Output, recipe: Recipe, server: LanguageModelServer
+) -> None:
+    server.answer = TinyServed(Path(recipe.model.name), completes=False).answer
+    output = asked_of(server, recipe, scored)
+    told = [row for row in rows_of(output, ANSWERS) if row["generated"] is not None]
+    assert {(row["id"], row["condition"]) for row in told} == {
+        (row["id"], row["condition"]) for row in rows_of(scored, ANSWERS) if row["generated"] is not None
+    }
+    assert all(row["nll"] is None and -1 <= row["semscore"] <= 1 for row in told)
+    chats = [request["messages"][-1]["content"] for request in server.requests if "messages" in request]
+    assert any(text.startswith("These passages may help") and text.endswith("?") for text in chats)
+    scores = json.loads(output.path("scores.json").read_text())
+    assert set(scores["not_measured"]) == {"answer_perplexity", "retrieval.answer_perplexity"}
+    found = describe_retrieval({"base": scored, "served": output}, recipe.evaluation)
+    assert found is not None and {one["metric"] for one in found["differences"] if one["role"] == "served"} == {
+        "semscore.mean"
+    }
+
+
+def test_a_server_that_tells_nothing_is_not_asked_where_nothing_is_written(
+    scored: Output, recipe: Recipe, server: LanguageModelServer
+) -> None:
+    server.answer = TinyServed(Path(recipe.model.name), completes=False).answer
+    output = asked_of(server, recipe, scored, "retrieval.generate=false")
+    assert set(json.loads(output.path("scores.json").read_text())["not_measured"]) == {"answer_perplexity", "retrieval"}
+    assert SCORES not in output.manifest["files"]

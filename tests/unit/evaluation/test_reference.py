@@ -44,6 +44,8 @@ def server() -> Iterator[LanguageModelServer]:
     running = LanguageModelServer()
 
     def answer(request: dict[str, Any], number: int) -> Answer:
+        if "messages" not in request:
+            return 404, {"detail": "Not Found"}
         asked = request["messages"][-1]["content"]
         return completion("B" if "multiple choice" in asked else f"The neighbour of: {asked}")
 
@@ -108,6 +110,8 @@ def test_an_endpoint_has_the_scores_of_what_it_writes_and_says_what_it_cannot_ha
     assert scores["multiple_choice"]["quiz"]["unreadable"] == 0
     assert set(scores["not_measured"]) == {"answer_perplexity", "general"}
     assert not any(name.startswith(("answer_perplexity", "general")) for name in scores["metrics"])
+    assert "echo and logprobs" in scores["not_measured"]["general"]
+    assert scores["usage"]["prompt_tokens"] > 0 and output.manifest["counts"]["prompt_tokens"] > 0
     rows = rows_of(output)
     assert all(row["nll"] is None for row in rows)
     # the bare question, as an instruct model is asked

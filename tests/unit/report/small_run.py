@@ -251,6 +251,8 @@ def make_references(store: Store, inputs: dict[str, str]) -> str:
             written = [row for row in rows if row["task"].startswith(("tele-eval", "multiple_choice."))]
             rows = [row | {"nll": None, "tokens": None, "log_likelihoods": None} for row in written]
             scores["endpoint"], scores["not_measured"] = "http://h/v1", {"answer_perplexity": "no log-likelihoods"}
+            scores["not_measured"]["literature.terms"] = "no completions"
+            scores["usage"] = {"prompt_tokens": 12345, "completion_tokens": 678}
             scores["multiple_choice"]["quiz"]["unreadable"] = 3
             for found in (scores["metrics"], *scores["by_split"].values()):
                 for metric in [metric for metric in found if metric.startswith("answer_perplexity")]:

@@ -48,7 +48,8 @@ def test_the_adapted_model_is_compared_with_each_in_what_both_have(facts: dict[s
 
 def test_what_cannot_be_measured_is_said_and_not_left_blank(output: Output) -> None:
     page, card = output.path("report.html").read_text(), output.path("model-card.md").read_text()
-    assert "Not measurable of served: answer perplexity: no log-likelihoods." in page
+    said = "Not measurable of served: literature terms: no completions; answer perplexity: no log-likelihoods."
+    assert said in page and "served read 12,345 tokens at its endpoint and wrote 678." in page
     assert page.count("<small>not measurable</small>") == 2 * 3  # of all questions, and of each split
     assert "Not measurable of vendor" not in page and "reference: owner/served at http://h/v1" in page
     assert "by the letter that it writes; 3 unreadable" in page and "<b>Reference models</b> are asked" in page
