@@ -12,6 +12,8 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl import HTML, Markdown, Metrics, Output
 
+from telellm.attempts import NODE
+
 REGISTRY = os.environ.get("TELELLM_IMAGE_REGISTRY", "registry.local")
 VERSION = os.environ.get("TELELLM_IMAGE_TAG", "0.1.0")
 
@@ -21,29 +23,24 @@ TEMPLATES = "telellm-job-templates"
 STORE_SECRET = "telellm-store"
 STORE_KEYS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 """Secret with the store's address and credentials; AWS_CA_BUNDLE may be in it too."""
+ASKS = {"evaluate", "evaluate_production", "evaluate_references", "run_trials"}
+"""Components that ask a model."""
 OPTIONAL_SECRETS = {
-    "telellm-lm": (
-        "api-key",
-        "OPENAI_API_KEY",
-        {
-            *("screen", "draft", "distinct", "check", "run_trials"),
-            *("evaluate", "evaluate_production", "evaluate_references"),
-        },
-    ),
-    "telellm-reference": ("api-key", "TELELLM_REFERENCE_KEY", {"evaluate_references"}),
+    "telellm-lm": ({"api-key": "OPENAI_API_KEY"}, {"screen", "draft", "distinct", "check", *ASKS}),
+    "telellm-reference": ({"api-key": "TELELLM_REFERENCE_KEY"}, {"evaluate_references"}),
     "telellm-benchmarks": (
-        "TELEQNA_PASSWORD",
-        "TELEQNA_PASSWORD",
-        {
-            *("decontaminate", "hold_out", "pack", "prepare_trials", "run_trials"),
-            *("evaluate", "evaluate_production", "evaluate_references"),
-        },
+        {"TELEQNA_PASSWORD": "TELEQNA_PASSWORD"},
+        {"decontaminate", "hold_out", "pack", "prepare_trials", *ASKS},
     ),
-    "telellm-webhook": ("TELELLM_WEBHOOK_URL", "TELELLM_WEBHOOK_URL", {"start_night", "promote"}),
+    "telellm-webhook": ({"TELELLM_WEBHOOK_URL": "TELELLM_WEBHOOK_URL"}, {"start_night", "promote"}),
+    "telellm-hub": (
+        {"HF_TOKEN": "HF_TOKEN", "HF_ENDPOINT": "HF_ENDPOINT"},
+        {"start", "start_night", "begin_study", "evaluate", "evaluate_production", "evaluate_references"},
+    ),
 }
-"""Secret, if there is one → its key, the variable that it becomes, and the components that get it: the keys of the
-servers of the language model and of a reference model, the password of archived benchmarks, the webhook that is told
-what the gate decided."""
+"""Secret, if there is one → its keys, each with the variable that it becomes, and the components that get it: the keys
+of the servers of the language model and of a reference model, the password of archived benchmarks, the webhook that is
+told what the gate decided, this site's account at a model hub or its mirror."""
 RESOURCES = {
     "launcher": ("500m", "512Mi"),
     "clean": ("2", "8Gi"),
@@ -62,7 +59,7 @@ RESOURCES = {
 ON_GPU = {"evaluate": 1}
 """Image → GPUs of a task."""
 RETRIES = 2
-"""A task whose pod is lost is started again; a stage goes on where it was."""
+"""A task that fails is started again; a stage goes on where it was, or ends at once where it failed for good."""
 
 
 def component(image: str) -> Callable[[Callable[..., Any]], Callable[..., dsl.PipelineTask]]:
@@ -96,9 +93,10 @@ def _placed(task: dsl.PipelineTask, image: str, name: str) -> dsl.PipelineTask:
         task.set_retry(RETRIES, backoff_duration="10s", backoff_factor=2)
     kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in STORE_KEYS})
     kubernetes.use_secret_as_env(task, STORE_SECRET, {"AWS_CA_BUNDLE": "AWS_CA_BUNDLE"}, optional=True)
-    for secret, (key, variable, components) in OPTIONAL_SECRETS.items():
+    for secret, (keys, components) in OPTIONAL_SECRETS.items():
         if name in components:
-            kubernetes.use_secret_as_env(task, secret, {key: variable}, optional=True)
+            kubernetes.use_secret_as_env(task, secret, keys, optional=True)
+    kubernetes.use_field_path_as_env(task, NODE, "metadata.annotations['workflows.argoproj.io/node-name']")
     kubernetes.empty_dir_mount(task, volume_name="cache", mount_path="/cache")
     kubernetes.use_config_map_as_volume(task, "telellm-ca", mount_path="/etc/telellm/ca", optional=True)
     if image in ("launcher", "study"):

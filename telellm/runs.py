@@ -13,7 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from telellm.attempts import end_if_hopeless, note_hopeless
 from telellm.cluster.api import ClusterError, in_cluster
+from telellm.cluster.follower import JobFailed
 from telellm.cluster.launcher import launch_stage
 from telellm.cluster.pods import PEER_LOST
 from telellm.cluster.preflight import is_launcher
@@ -136,6 +138,8 @@ def run_stage(
             follow(store, name, stage, label, key, node, progress)
             return ""
         elsewhere = None
+        if not key:
+            end_if_hopeless(store, name, label)
         if not key and _is_job(stage, recipe):
             elsewhere = job_of(stage, run, label, inputs, recipe, progress)
         return execute(
@@ -172,9 +176,14 @@ def _is_job(stage: str, recipe: Recipe) -> bool:
 
 
 def _tell(run: str, label: str, error: Exception, progress: Progress) -> None:
-    """Tell of a night that fails; whatever goes wrong with that does not take the place of the failure itself."""
+    """Tell of a night that fails, and the attempts to come of what failed for good.
+
+    Whatever goes wrong with that does not take the place of the failure itself.
+    """
     try:
         store, name, recipe = open_run(run)
+        if isinstance(error, JobFailed) or exit_code(error) == 2:  # a job was tried again while it ran
+            note_hopeless(store, name, label, message_of(error), exit_code(error))
         trouble = record_failure(store, recipe, name, label, message_of(error))
     except Exception as another:
         trouble = f"nobody is told of this failure: {message_of(another)}"

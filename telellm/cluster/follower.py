@@ -21,7 +21,11 @@ from telellm.stage import StageFailed
 POLL_SECONDS = 1.0
 
 
-class NeverRan(StageFailed):
+class JobFailed(StageFailed):
+    """A job came to its end without success: whoever starts it once more gets the same, unless somebody helps."""
+
+
+class NeverRan(JobFailed):
     """The pods of a job did not all run before the deadline of the queue."""
 
 
@@ -55,7 +59,7 @@ class Follower:
                 self._hear(POLL_SECONDS)
                 found = self._find()
                 if found is None:
-                    raise self._failure("the job was deleted by somebody else")
+                    raise StageFailed(str(self._failure("the job was deleted by somebody else")))
                 state, self.uid = self.job.state(found), found["metadata"]["uid"]
                 self._show(found)
                 if state.phase == "succeeded":
@@ -206,14 +210,14 @@ class Follower:
             done = found.get("status", {}).get("succeeded") or 0
             self.progress.show(done, total, "pods")
 
-    def _failure(self, said: str) -> StageFailed:
+    def _failure(self, said: str) -> JobFailed:
         """Return the whole story: the job's end, and the end of the pod that caused it."""
         causes = [end for end in self.ends if end.code != pods.PEER_LOST] or self.ends
         story = [f"{self.progress.stage}: the job {self.job.name} failed: {said}"]
         story += [str(cause) for cause in causes[:1]]
         if self.complaint and self.complaint not in "\n".join(story):
             story.append(self.complaint)
-        return StageFailed("\n  ".join(story))
+        return JobFailed("\n  ".join(story))
 
     def _watch(self) -> None:
         """Put every change of a pod into the news, until the job has ended."""
