@@ -214,20 +214,24 @@ def measure_all(docker: str, names: list[str], images: dict[str, str], options: 
     wheels_mb = int(call("base-torch", [docker, *wheels])) / 1e6 if torch else 0
     figures, failures = [], []
     print(f"\n{'image':16}{'MB':>8}{'beyond base':>13}{'limit':>8}{'imports s':>11}")
-    for name in [name for name in names if name != "tools"]:
-        beyond = size(images[name]) - size(origin(name, options.build_arg))
-        limit = wheels_mb + BESIDE_TORCH_MB if name in torch else LIMITS_MB.get(name, LIGHT_MB)
-        seconds = None
-        try:
-            seconds = try_out(docker, name, images[name])
-        except Failed as failure:
-            failures.append(str(failure))
-        if beyond > limit * 1e6:
-            failures.append(f"{name}: {beyond / 1e6:.0f} MB beyond its base, more than {limit:.0f}")
-        figures.append({"name": name, "image": images[name], "bytes": size(images[name]), "bytes_beyond_base": beyond})
-        figures[-1] |= {"limit_bytes": int(limit * 1e6), "import_seconds": seconds}
-        columns = f"{size(images[name]) / 1e6:8.0f}{beyond / 1e6:13.0f}{limit:8.0f}{seconds or '-':>11}"
-        print(f"{name:16}{columns}", flush=True)
+    with ThreadPoolExecutor(2) as pool:
+        tried = {name: pool.submit(try_out, docker, name, images[name]) for name in names if name != "tools"}
+        for name, result in tried.items():
+            beyond = size(images[name]) - size(origin(name, options.build_arg))
+            limit = wheels_mb + BESIDE_TORCH_MB if name in torch else LIMITS_MB.get(name, LIGHT_MB)
+            seconds = None
+            try:
+                seconds = result.result()
+            except Failed as failure:
+                failures.append(str(failure))
+            if beyond > limit * 1e6:
+                failures.append(f"{name}: {beyond / 1e6:.0f} MB beyond its base, more than {limit:.0f}")
+            figures.append(
+                {"name": name, "image": images[name], "bytes": size(images[name]), "bytes_beyond_base": beyond}
+            )
+            figures[-1] |= {"limit_bytes": int(limit * 1e6), "import_seconds": seconds}
+            columns = f"{size(images[name]) / 1e6:8.0f}{beyond / 1e6:13.0f}{limit:8.0f}{seconds or '-':>11}"
+            print(f"{name:16}{columns}", flush=True)
     (BUILD / "images.json").write_text(json.dumps({"wheels_bytes": int(wheels_mb * 1e6), "images": figures}, indent=1))
     if failures:
         raise Failed("\n".join(failures))

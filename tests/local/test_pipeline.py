@@ -28,18 +28,18 @@ STAGES = [
 ]
 SMALL = [
     "corpus.screen.excerpt_words=120",
-    "tele_eval.draft.passages_per_document=10",
+    "tele_eval.draft.passages_per_document=6",
     "training.pretrain.max_steps=6",
-    "training.pretrain.batch_sequences=4",
+    "training.pretrain.batch_sequences=2",
     "training.pretrain.checkpoint_steps=100",
     "training.instruct.max_steps=1",
     "training.instruct.batch_sequences=2",
     "evaluation.max_generated=4",
     "evaluation.max_answer_tokens=24",
     "evaluation.rotations=1",
-    "evaluation.general.max_characters=2000",
+    "evaluation.general.max_characters=1000",
     "retrieval.max_questions=3",
-    "gate.minimum_questions=8",
+    "gate.minimum_questions=4",
     "gate.losses={semscore.mean: 2}",
 ]
 
