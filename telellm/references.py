@@ -5,13 +5,11 @@ Each has its own output, which is there already when the step is started again, 
 """
 
 import gc
-import json
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from telellm.evaluation.reference import put_reference
+from telellm.listed import put_list
 from telellm.lm import open_language_model
 from telellm.runs import fail, open_run, run_stage, unseen_text
 from telellm.stage import digest_of
@@ -19,7 +17,6 @@ from telellm.store import Store
 
 LABEL = "evaluate-reference-"
 """What a reference model's step is called, before the model's name."""
-FILE = "references.json"
 
 
 def evaluate_references(run: str, questions: str, held_out: str = "", index: str = "") -> str:
@@ -48,19 +45,11 @@ def evaluate_references(run: str, questions: str, held_out: str = "", index: str
 
 
 def list_references(store: Store, places: Mapping[str, str]) -> str:
-    """Write down where the scores of each reference model are (name → place); returns the place of that list.
-
-    It is an output like that of a stage: the report is made again when anything in it is another.
-    """
+    """Write down where the scores of each reference model are (name → place); returns the place of that list."""
     if not places:
         return ""
     content = digest_of([(name, (store.manifest(place) or {})["content"]) for name, place in places.items()], places)
-    listed = f"stages/references/{content}"
-    if store.manifest(listed) is None:
-        with tempfile.TemporaryDirectory(prefix="telellm-references-") as folder:
-            Path(folder, FILE).write_text(json.dumps(places, indent=1), encoding="utf-8")
-            store.commit(listed, Path(folder), {"stage": "references", "content": content, "out": len(places)})
-    return listed
+    return put_list(store, "references", content, dict(places))
 
 
 def _make_room() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from telellm.listed import read_list
 from telellm.recipe import Evaluation, Recipe
 from telellm.report import gather, questions
 from telellm.report.compare import OWN, compare_models, interval_text
@@ -49,7 +50,7 @@ def report(
     scored = {"base": base, "pretrained": pretrained, "instruct": instruct, "production": production}
     outputs = {role: output for role, output in scored.items() if output is not None}
     if references is not None:
-        places = json.loads(references.path("references.json").read_text(encoding="utf-8"))
+        places = read_list(references)
         outputs |= {name: Output.find(context.store, place) for name, place in places.items()}
     context.progress.note("reads what the stages wrote")
     facts = collect(context, settings, outputs)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from telellm.listed import read_list
 from telellm.recipe import Evaluation, Recipe, vary
 from telellm.recipe import Study as StudySettings
 from telellm.records import CATEGORIES
@@ -21,7 +22,7 @@ ROLES = ("instruct", "pretrained", "base")
 FEWEST_QUESTIONS = 5
 """Of a category with fewer, nothing is said."""
 Trial = Mapping[str, Any]
-"""A trial as `trials.json` lists it: arm, seed, state, places of its steps; of a failed one also step and reason."""
+"""A trial as it is listed: arm, seed, state, places of its steps; of a failed one also step and reason."""
 
 
 def _identity(recipe: Recipe) -> list[str]:
@@ -39,7 +40,7 @@ def study(context: Context, settings: StudySettings, trials: Output) -> None:
     Writes `study.json` and `study.html` (one file, no network). An arm that failed is named with its reason; an arm of
     which some seeds failed is compared by the others.
     """
-    listed = json.loads(trials.path("trials.json").read_text(encoding="utf-8"))
+    listed = read_list(trials)
     context.progress.note("compares the arms")
     facts, found = collect(context, settings, listed)
     (context.directory / "study.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")

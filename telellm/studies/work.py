@@ -4,17 +4,15 @@ Every step of a trial is a process of its own, `telellm stage …`, as in a cont
 ends its trial and nothing else. On a cluster that process starts a job and follows it.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import FrameType
 
+from telellm.listed import put_list
 from telellm.progress import Progress, default_emit, read_event
 from telellm.runs import fail, open_run
 from telellm.stage import StageFailed, digest_of, read_notes
@@ -96,10 +94,7 @@ def run_trials(group: str) -> str:
 
 
 def list_trials(run: str) -> str:
-    """Write down what became of each trial and where its outputs are; returns the place of that list.
-
-    It is an output like that of a stage: the report on it is made again when anything in it is another.
-    """
+    """Write down what became of each trial and where its outputs are; returns the place of that list."""
     store, name, recipe = open_run(run)
     found = []
     for trial in trials_of(recipe):
@@ -107,12 +102,7 @@ def list_trials(run: str) -> str:
         steps = {label: note["output"] for label, note in notes.items() if label in set(_steps(trial))}
         found.append({"arm": trial.arm, "seed": trial.seed, "name": trial.name, "steps": steps})
         found[-1] |= read_outcome(store, name, trial)
-    place = f"stages/trials/{digest_of(found)}"
-    if store.manifest(place) is None:
-        with tempfile.TemporaryDirectory(prefix="telellm-trials-") as folder:
-            Path(folder, "trials.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-            store.commit(place, Path(folder), {"stage": "trials", "content": digest_of(found), "out": len(found)})
-    return place
+    return put_list(store, "trials", digest_of(found), found)
 
 
 def settle_study(run: str) -> None:

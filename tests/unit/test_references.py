@@ -1,12 +1,12 @@
 """The step that scores reference models, one after another."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from telellm.cli import main
 from telellm.execution import execute
+from telellm.listed import read_list
 from telellm.lm import endpoint
 from telellm.progress import Progress
 from telellm.references import evaluate_references
@@ -49,7 +49,7 @@ def ask(run: str) -> str:
 
 def names(run: str, place: str) -> list[str]:
     store, _, _ = open_run(run)
-    return list(json.loads(Output.find(store, place).path("references.json").read_text()))
+    return list(read_list(Output.find(store, place)))
 
 
 def test_every_reference_model_is_scored_and_the_report_made_again_has_them(
