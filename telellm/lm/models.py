@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from telellm.lm import hub
+from telellm.lm.hub import FILES, copy_from_hub
 from telellm.progress import Progress
 from telellm.recipe import RecipeError
 from telellm.store import MANIFEST, Store, TornOutput, alone, cache_directory, sha256_file
@@ -62,7 +62,7 @@ def share_model(name: str, revision: str, store: Store, progress: Progress | Non
     if store.manifest(place) is not None:
         return f"{store.uri}/{place}"
     if find_local(name) is None and find_spec("huggingface_hub") is None:
-        hub.copy_from_hub(name, revision, store, place, about, progress)
+        copy_from_hub(name, revision, store, place, about, progress)
     else:
         store.commit(place, model_directory(name, revision), about)
     return f"{store.uri}/{place}"
@@ -169,7 +169,7 @@ def _from_hub(name: str, revision: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(hub.FILES)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except HFValidationError as error:
         raise RecipeError(
             f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
