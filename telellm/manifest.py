@@ -58,9 +58,19 @@ def describe(
         manifest["shards"] = context.kept
     if parts is not None:
         manifest |= {"files": files, "rows": rows, "shards": [part["place"] for part in parts]}
+        manifest["this_run"] = _made_in(context.run, parts)
         data = sorted((name, entry["sha256"]) for name, entry in files.items() if name.startswith("data/"))
         manifest["content"] = digest_of(data)
     return manifest
+
+
+def _made_in(run: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the number of shards that a run made itself and what it counted there; the others were there already."""
+    made = [part for part in parts if part.get("run") == run]
+    counts = Counter[str]()
+    for part in made:
+        counts.update(part["counts"])
+    return {"shards": len(made), "counts": dict(counts)}
 
 
 def _add_summary(summary: dict[str, Any], part: Mapping[str, Any]) -> None:

@@ -150,6 +150,7 @@ def _run_shard(
         manifest = {
             "shard": part.name,
             "place": f"stages/{stage.name}/shards/{key}",
+            "run": run,
             "in": context.counts.pop("in", 0),
             "out": context.counts.pop("out", 0),
             "counts": dict(context.counts),

@@ -12,6 +12,8 @@ from telellm.corpus.clean import clean
 from telellm.corpus.decontaminate import decontaminate
 from telellm.corpus.deduplicate import deduplicate
 from telellm.corpus.ingest import ingest
+from telellm.execution import execute
+from telellm.progress import Progress
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Rejected
 from telellm.reuse import forget_versions
@@ -66,6 +68,7 @@ ASKED: list[str] = []
 def ask(context: Context, settings: int, documents: Iterator[Document]) -> Iterator[Document | Rejected]:
     for document in documents:
         ASKED.append(document.id)
+        context.counts["asked"] += 1
         yield Rejected(document, "seven") if "number 7" in document.content else document.with_fields(asked=True)
 
 
@@ -151,6 +154,26 @@ def test_night_after_night_is_a_fresh_build_and_nothing_is_read_or_asked_about_t
             [*outputs, *snapshot(recipe, store, outputs)],
             [*(fresh := build(recipe, apart)), *snapshot(recipe, apart, fresh)],
         )
+
+
+def test_a_manifest_tells_what_its_run_asked_from_what_was_there(raw: Path, recipe: Recipe, store: Store) -> None:
+    def night(run: str) -> tuple[Any, Any]:
+        quiet = Progress("-", lambda event: None)
+        place = ""
+        for step in (ingest, clean, ask):
+            place = execute(step, settings, store, run, {"documents": place} if place else {}, progress=quiet)
+        manifest = store.manifest(place)
+        assert manifest is not None
+        return manifest["counts"]["asked"], manifest["this_run"]
+
+    settings = parse(recipe.to_yaml(), changes=["corpus.ingest.shard_files=4"])
+    number, made = night("monday")
+    assert number == 10 and made["counts"]["asked"] == 10 and made["shards"] >= 2
+    num_shards = made["shards"]
+    (raw / "11.txt").write_text("The cell number eleven has changed since the last night.")
+    number, made = night("tuesday")
+    assert made["counts"]["asked"] == 1 and made["counts"]["reused"] >= 1 and number > 1
+    assert made["shards"] == 1 < num_shards
 
 
 def test_other_settings_reuse_nothing(raw: Path, recipe: Recipe, parsed: list[str], store: Store) -> None:
