@@ -5,8 +5,7 @@ Its sections are the modules beside this one: every field has a description with
 to the working folder.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,11 +14,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
-from telellm.recipe.evaluation import METRICS, Benchmark, Evaluation, General, GeneralTask, Literature
+from telellm.recipe.evaluation import Benchmark, Evaluation, General, GeneralTask, Literature
 from telellm.recipe.fields import Here, PathOrUri, Settings
+from telellm.recipe.messages import alternatives, short
 from telellm.recipe.models import LanguageModel, Model, ReferenceModel
 from telellm.recipe.nightly import Gate, GateReference, Nightly, Notify, Retention
 from telellm.recipe.retrieval import Index, Retrieval
+from telellm.recipe.scores import unknown_scores
 from telellm.recipe.study import Study
 from telellm.recipe.tele_eval import Check, Distinct, Draft, TeleEval
 from telellm.recipe.training import Instruct, Lora, Optimization, Pack, Pretrain, Training
@@ -164,41 +165,9 @@ def _validate(data: dict[str, Any], source: str, folder: Path | None = None) -> 
         recipe = Recipe.model_validate(data, context={"folder": folder or Path()})
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(mistake, source) for mistake in error.errors())) from None
-    if mistakes := list(_unknown_scores(recipe)):
+    if mistakes := list(unknown_scores(recipe)):
         raise RecipeError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
     return recipe
-
-
-def _unknown_scores(recipe: Recipe) -> Iterator[str]:
-    """Yield what the gate or a study asks for that the evaluation does not know."""
-    yield from _unknown_in_study(recipe)
-    known, models, reference = recipe.evaluation.scores, recipe.evaluation.reference_models, recipe.gate.reference
-    asked = [("metric", recipe.gate.metric), *(("losses", name) for name in recipe.gate.losses)]
-    if reference is not None:
-        asked.append(("reference.metric", reference.metric))
-    for field, name in asked:
-        if name not in known:
-            yield f'gate.{field}: "{_short(name)}" is not a score of this recipe{_alternatives(name, known, "scores")}'
-    if reference is None:
-        return
-    if reference.name not in models:
-        yield (
-            f'gate.reference.name: "{_short(reference.name)}" is no model of evaluation.reference_models'
-            f"{_alternatives(reference.name, list(models), 'models')}"
-        )
-
-
-def _unknown_in_study(recipe: Recipe) -> Iterator[str]:
-    study, known, measured = recipe.study, recipe.evaluation.scores, recipe.evaluation.metrics
-    if not study.all_arms():
-        return
-    asked = [("gain", study.gain), ("forgetting", study.forgetting), *(("metrics", name) for name in study.metrics)]
-    for field, name in asked:
-        kind = name.partition(".")[0]
-        if name and name not in known:
-            yield f'study.{field}: "{_short(name)}" is not a score of this recipe{_alternatives(name, known, "scores")}'
-        elif field == "metrics" and kind in METRICS and kind not in measured:
-            yield f"study.metrics: {name} is not measured; add {kind} to evaluation.metrics"
 
 
 class _Loader(yaml.SafeLoader):
@@ -220,7 +189,7 @@ def _read_yaml(text: str, source: str) -> Any:
         _refuse_bomb(node)
         return loader.construct_document(node) if node else None
     except Exception as error:  # PyYAML lets errors of many kinds through
-        raise RecipeError(f"{source}: not valid YAML: {_short(' '.join(str(error).split()), 300)}") from None
+        raise RecipeError(f"{source}: not valid YAML: {short(' '.join(str(error).split()), 300)}") from None
 
 
 def _refuse_bomb(node: Any) -> None:
@@ -235,10 +204,6 @@ def _refuse_bomb(node: Any) -> None:
             waiting += [part for pair in value.value for part in pair]
         elif isinstance(value, yaml.SequenceNode):
             waiting += value.value
-
-
-def _short(text: str, length: int = 80) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _apply(data: dict[str, Any], change: str, where: str = "--set") -> None:
@@ -277,24 +242,17 @@ def _explain(mistake: Any, source: str) -> str:
     kind, context = mistake["type"], mistake.get("ctx", {})
     if kind == "extra_forbidden":
         known = _fields_at(location[:-1])
-        return f'{source}: {field}: there is no field "{location[-1]}"{_alternatives(location[-1], known, "fields")}'
+        return f'{source}: {field}: there is no field "{location[-1]}"{alternatives(location[-1], known, "fields")}'
     if kind == "missing":
         return f"{source}: {field}: this field is missing{_describe(location)}"
     if kind == "literal_error":
         known = [part.strip(" '\"") for part in str(context["expected"]).replace(" or ", ",").split(",")]
         what = "name" if location[-1] == "[key]" else "value" if location[-1].isdigit() else location[-1]
         plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-        given = _short(str(value))
-        return f'{source}: {field}: "{given}" is not a {what}{_alternatives(given, known, plural)}'
-    shown = _short(repr(value)) if not isinstance(value, str) else f'"{_short(value)}"'
+        given = short(str(value))
+        return f'{source}: {field}: "{given}" is not a {what}{alternatives(given, known, plural)}'
+    shown = short(repr(value)) if not isinstance(value, str) else f'"{short(value)}"'
     return f"{source}: {field}: {shown}: {mistake['msg'].removeprefix('Value error, ')}{_describe(location)}"
-
-
-def _alternatives(value: str, known: list[str], what: str) -> str:
-    text = f"\n  known {what}: {', '.join(known)}" if known else ""
-    if close := difflib.get_close_matches(value, known, 1):
-        text += f'\n  did you mean "{close[0]}"?'
-    return text
 
 
 def _walk(location: Iterable[str]) -> Any:
