@@ -12,11 +12,11 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl import HTML, Markdown, Metrics, Output
 
+from telellm import __version__
 from telellm.attempts import NODE
 
 REGISTRY = os.environ.get("TELELLM_IMAGE_REGISTRY", "registry.local")
-VERSION = os.environ.get("TELELLM_IMAGE_TAG", "0.1.0")
-
+VERSION = os.environ.get("TELELLM_IMAGE_TAG", __version__)
 
 TEMPLATES = "telellm-job-templates"
 """ConfigMap with the administrator's pytorchjob.yaml and shards.yaml; without it, those in the launcher's image."""

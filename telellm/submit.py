@@ -1,21 +1,25 @@
 """Submit: run a pipeline on a Kubeflow server, and follow it to its end."""
 
 import io
+import os
+import re
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from telellm import __version__
 from telellm.cluster.api import ClusterError
-from telellm.cluster.preflight import refuse_unreachable
+from telellm.cluster.preflight import DEFAULTS, refuse_unreachable
 from telellm.progress import Console, duration
-from telellm.recipe import Recipe, parse
+from telellm.recipe import Cluster, Recipe, parse
 from telellm.stage import StageFailed
 
 EXPERIMENT = "telellm"
@@ -23,21 +27,24 @@ WITH_REPORT = {"adapt": "/report/report.html", "nightly": "/report/report.html",
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300
 """A server that is away for less than this does not end the following."""
+VERSIONS_AT_ONCE = 20
+"""Each comes with its whole specification."""
+IMAGE = re.compile(r"image: \S+/telellm/(?P<name>[a-z-]+):\S+")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 
 
 def submit(pipeline: str, recipe: Recipe, host: str, store: str, name: str) -> int:
     """Start a pipeline on a Kubeflow server and follow it; returns the exit status.
 
-    The version of the pipeline is named after telellm's and its own digest, and uploaded where the server does not have
-    it yet. Raises `RecipeError` for what its pods could not reach, and `ClusterError`.
+    The version of the pipeline is named after telellm's and its own digest, and uploaded where the server has none that
+    does the same. Raises `RecipeError` for what its pods could not reach, and `ClusterError`.
     """
     recipe = parse(recipe.to_yaml(), changes=["cluster.enabled=true"])
     refuse_unreachable(recipe, store, in_kubeflow=True)
     console = Console(sys.stderr)
     with _reached(host), redirect_stdout(io.StringIO()):  # kfp prints the addresses of what it makes
         client = _client(host)
-        pipeline_id, version_id = _upload(client, pipeline, console)
+        pipeline_id, version_id = _upload(client, pipeline, recipe.cluster, console)
         experiment = client.create_experiment(EXPERIMENT)
         arguments = {"recipe": recipe.to_yaml(), "store": store, "name": name}
         run = client.run_pipeline(
@@ -81,8 +88,37 @@ def _client(host: str) -> Any:
         return Client(host=host)
 
 
-def _upload(client: Any, pipeline: str, console: Console) -> tuple[str, str]:
-    """Return the ids of the pipeline and of this version of it; what the server does not have is uploaded."""
+def _upload(client: Any, pipeline: str, settings: Cluster, console: Console) -> tuple[str, str]:
+    """Return the ids of the pipeline and of a version of it that does what this one does, or upload this one.
+
+    A platform's own version is taken before this one: its steps have the images, resources and Secrets of that
+    platform. Where the recipe or the environment names a registry, the steps' images are from there, as its jobs' are.
+    """
+    registry = os.environ.get("TELELLM_IMAGE_REGISTRY") or settings.registry
+    tag = os.environ.get("TELELLM_IMAGE_TAG") or settings.tag or __version__
+    text = IMAGE.sub(rf"image: {registry}/telellm/\g<name>:{tag}", _compiled(pipeline))
+    version = f"{__version__}-{sha256(text.encode()).hexdigest()[:8]}"
+    pipeline_id = client.get_pipeline_id(pipeline)
+    if pipeline_id is not None:
+        is_named = (registry, tag) != (DEFAULTS.registry, __version__)
+        work = _work_of(next(yaml.safe_load_all(text)))
+        for known in _versions(client, pipeline_id):
+            is_this = version in (known.display_name, getattr(known, "name", None))
+            if is_this or (not is_named and _work_of(known.pipeline_spec or {}) == work):
+                console.line(f"{pipeline:<14}  version {known.display_name} is there")
+                return pipeline_id, known.pipeline_version_id
+    with tempfile.TemporaryDirectory(prefix="telellm-submit-") as folder:
+        file = Path(folder) / f"{pipeline}.yaml"
+        file.write_text(text, encoding="utf-8")
+        if pipeline_id is None:
+            pipeline_id = client.upload_pipeline(str(file), pipeline_name=pipeline).pipeline_id
+        uploaded = client.upload_pipeline_version(str(file), version, pipeline_id=pipeline_id)
+    console.line(f"{pipeline:<14}  uploaded version {version}")
+    return pipeline_id, uploaded.pipeline_version_id
+
+
+def _compiled(pipeline: str) -> str:
+    """Return a pipeline as Kubeflow's YAML."""
     from kfp import compiler
 
     from pipelines import PIPELINES
@@ -90,23 +126,27 @@ def _upload(client: Any, pipeline: str, console: Console) -> tuple[str, str]:
     with tempfile.TemporaryDirectory(prefix="telellm-submit-") as folder:
         file = Path(folder) / f"{pipeline}.yaml"
         compiler.Compiler().compile(PIPELINES[pipeline], str(file))
-        version = f"{__version__}-{sha256(file.read_bytes()).hexdigest()[:8]}"
-        pipeline_id = client.get_pipeline_id(pipeline)
-        if pipeline_id is None:
-            pipeline_id = client.upload_pipeline(str(file), pipeline_name=pipeline).pipeline_id
-        for known in _versions(client, pipeline_id):
-            if version in (known.display_name, getattr(known, "name", None)):
-                console.line(f"{pipeline:<14}  version {version} is there")
-                return pipeline_id, known.pipeline_version_id
-        uploaded = client.upload_pipeline_version(str(file), version, pipeline_id=pipeline_id)
-        console.line(f"{pipeline:<14}  uploaded version {version}")
-        return pipeline_id, uploaded.pipeline_version_id
+        return file.read_text(encoding="utf-8")
+
+
+def _work_of(specification: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a pipeline's specification says of the work alone: its tasks, and the code of each."""
+    found = specification.get("pipeline_spec", specification)
+    executors = found.get("deploymentSpec", {}).get("executors", {})
+    return {
+        "tasks": found.get("root", {}).get("dag"),
+        "components": found.get("components"),
+        "code": {name: (one["container"]["command"], one["container"]["args"]) for name, one in executors.items()},
+    }
 
 
 def _versions(client: Any, pipeline_id: str) -> Iterator[Any]:
+    """Yield the versions of a pipeline, the newest first."""
     token = ""
     while True:
-        page = client.list_pipeline_versions(pipeline_id, page_token=token, page_size=100)
+        page = client.list_pipeline_versions(
+            pipeline_id, page_token=token, page_size=VERSIONS_AT_ONCE, sort_by="created_at desc"
+        )
         yield from page.pipeline_versions or []
         token = page.next_page_token
         if not token:

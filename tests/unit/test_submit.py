@@ -6,7 +6,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
+from telellm import __version__
 from telellm.cluster.api import ClusterError
 from telellm.recipe import RecipeError, parse
 from telellm.stage import StageFailed
@@ -26,6 +28,7 @@ class Kubeflow:
 
     def __init__(self, ends_as):
         self.asked, self.versions, self.ends_as = [], [], ends_as
+        self.uploaded = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,6 +62,7 @@ class Kubeflow:
             made = {"pipeline_id": "p1", "pipeline_version_id": f"v{len(self.versions)}"}
             name = re.search(r"[?&]name=([^&]*)", self.asked[-1][1])
             self.versions.append(made | {"display_name": name[1] if name else "first"})
+            self.uploaded.append(body.decode())
             return 200, made
         if path == "/pipelines/p1/versions":
             return 200, {"pipeline_versions": self.versions}
@@ -73,7 +77,9 @@ class Kubeflow:
 
 
 @pytest.fixture
-def kubeflow():
+def kubeflow(monkeypatch):
+    for name in ("TELELLM_IMAGE_REGISTRY", "TELELLM_IMAGE_TAG"):
+        monkeypatch.delenv(name, raising=False)
     servers = []
 
     def start(ends_as="SUCCEEDED"):
@@ -119,3 +125,42 @@ def test_another_server_is_told_at_once(kubeflow):
     server = kubeflow()
     with pytest.raises(ClusterError, match=r"answers 404; is this the address of Kubeflow Pipelines 2\?"):
         submit("corpus", parse(RECIPE), f"{server.host}/elsewhere", "s3://bucket/runs", "monday")
+
+
+def uploaded_images(server):
+    return set(re.findall(r"image: (\S+)", server.uploaded[-1]))
+
+
+def test_the_steps_images_are_from_the_recipes_registry_as_those_of_its_jobs_are(kubeflow):
+    server = kubeflow()
+    recipe = parse(RECIPE, changes=["cluster.registry=registry.example:5000", "cluster.tag=v2"])
+    assert submit("corpus", recipe, server.host, "s3://bucket/runs", "monday") == 0
+    assert "registry.example:5000/telellm/launcher:v2" in uploaded_images(server)
+    assert all(re.fullmatch(r"registry\.example:5000/telellm/[a-z-]+:v2", image) for image in uploaded_images(server))
+
+
+def test_a_version_of_the_platforms_own_is_taken_where_it_does_the_same(kubeflow, capfd):
+    """As the chart preloads it: with other images, resources, Secrets and defaults, and numbers as JSON has them."""
+    server = kubeflow()
+    assert submit("corpus", parse(RECIPE), server.host, "s3://bucket/runs", "monday") == 0
+    text = server.uploaded[-1]
+    assert f"registry.local/telellm/launcher:{__version__}" in text
+    ours, platform = yaml.safe_load_all(text[text.index("# PIPELINE") : text.rindex("\n--")])
+    theirs = json.loads(json.dumps(ours), parse_int=float)
+    for executor in theirs["deploymentSpec"]["executors"].values():
+        executor["container"] |= {"image": "harbor.example/telellm/x@sha256:0", "resources": {}, "env": [{"name": "A"}]}
+    theirs["root"]["inputDefinitions"]["parameters"]["store"]["defaultValue"] = "s3://telellm"
+    other = json.loads(json.dumps(theirs).replace("telellm.runs import start_run", "telellm.runs import begin_run"))
+    specifications = [other, {"pipeline_spec": theirs, "platform_spec": platform}, {}]
+    server.versions = [
+        {"pipeline_id": "p1", "pipeline_version_id": f"c{number}", "display_name": f"chart-{number}"}
+        | {"pipeline_spec": specification}
+        for number, specification in enumerate(specifications)
+    ]
+    assert submit("corpus", parse(RECIPE), server.host, "s3://bucket/runs", "tuesday") == 0
+    assert len(server.uploaded) == 2 and "version chart-1 is there" in capfd.readouterr().err
+    sent = [json.loads(body) for method, path, body in server.asked if (method, path) == ("POST", "/runs")]
+    assert sent[-1]["pipeline_version_reference"] == {"pipeline_id": "p1", "pipeline_version_id": "c1"}
+    named = parse(RECIPE, changes=["cluster.registry=registry.example"])
+    assert submit("corpus", named, server.host, "s3://bucket/runs", "wednesday") == 0
+    assert len(server.uploaded) == 3 and "registry.example/telellm/launcher" in server.uploaded[-1]
