@@ -126,13 +126,26 @@ def found_by_telellm(cluster: Cluster, store: str) -> Iterator[None]:
         os.environ.update(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def loading(kubeconfig: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], None]]:
+    """Bring all images into the cluster, beside the first tests, which need none; give what waits for them."""
+    command, log = os.environ["TELELLM_LOAD_IMAGE"], tmp_path_factory.mktemp("images") / "log"
+    names = " ".join(f"{REGISTRY}/telellm/{image}:{TAG}" for image in IMAGES)
+    with log.open("w") as stream:
+        popen = subprocess.Popen(f"{command} {names}" if command else "true", shell=True, stdout=stream, stderr=stream)
+
+    def wait() -> None:
+        assert popen.wait() == 0, f"{command}: {log.read_text()}"
+
+    yield wait
+    popen.kill()
+    popen.wait()
+
+
 @pytest.fixture(scope="session")
-def images() -> None:
+def images(loading: Callable[[], None]) -> None:
     """All images are in the cluster."""
-    if command := os.environ["TELELLM_LOAD_IMAGE"]:
-        names = " ".join(f"{REGISTRY}/telellm/{image}:{TAG}" for image in IMAGES)
-        loaded = subprocess.run(f"{command} {names}", shell=True, capture_output=True, text=True)
-        assert loaded.returncode == 0, f"{command}: {loaded.stdout}{loaded.stderr}"
+    loading()
 
 
 def _fill(cluster: Cluster) -> None:
