@@ -45,9 +45,9 @@ def adapt(recipe: str, store: str, name: str = "", model: str = "", changes: str
 
     Args:
         recipe: The recipe, as text (YAML).
-        store: Where everything lies: s3://bucket/prefix, or file:///folder on this machine.
+        store: Where everything lies: s3://bucket/prefix; with telellm run also file:///folder.
         name: Name of the run; the same name goes on where it stopped. Empty: the recipe's name.
-        model: Base model (directory or hub name) in place of the recipe's; empty: the recipe's.
+        model: Base model (s3://bucket/folder or hub name) in place of the recipe's; empty: the recipe's.
         changes: Other changes to the recipe, one a line, such as training.pretrain.method=lora.
     """
     run = stages.start(recipe=recipe, store=store, name=name, model=model, changes=changes)

@@ -188,13 +188,13 @@ def distinct(run: str, drafts: str) -> str:
 
 
 @component("tele-eval")
-def check(run: str, questions: str, table: Output[Markdown]) -> str:
+def check(run: str, questions: str, tele_eval: Output[Markdown]) -> str:
     """Let a language model check each question: Tele-Eval; show its kinds and sources, and what was left out."""
     from telellm.question_table import write_question_table
     from telellm.runs import run_stage
 
     place = run_stage("tele-eval", run, questions=questions)
-    write_question_table(run, place, table.path)
+    write_question_table(run, place, tele_eval.path)
     return place
 
 
@@ -269,9 +269,9 @@ def report(
     instruct: str,
     production: str,
     references: str,
-    page: Output[HTML],
+    report: Output[HTML],
     questions: Output[HTML],
-    card: Output[Markdown],
+    model_card: Output[Markdown],
     scores: Output[Metrics],
 ) -> str:
     """Compare the models, ask the gate where there is production, and show report, questions and model card."""
@@ -279,7 +279,7 @@ def report(
 
     adapted = {"pretrained": pretrained, "instruct": instruct}
     place = run_stage("report", run, base=base, **adapted, production=production, references=references)
-    for name, value in show_report(run, place, page.path, questions.path, card.path).items():
+    for name, value in show_report(run, place, report.path, questions.path, model_card.path).items():
         scores.log_metric(name, value)
     return place
 
@@ -325,13 +325,13 @@ def run_trials(group: str) -> str:
 
 
 @component("study")
-def report_study(run: str, outcomes: list[str], page: Output[HTML], scores: Output[Metrics]) -> str:
+def report_study(run: str, outcomes: list[str], report: Output[HTML], scores: Output[Metrics]) -> str:
     """Compare the arms, and show the report in Kubeflow."""
     from telellm.runs import run_stage, show_study
     from telellm.studies.work import list_trials
 
     place = run_stage("study", run, trials=list_trials(run))
-    for name, value in show_study(run, place, page.path).items():
+    for name, value in show_study(run, place, report.path).items():
         scores.log_metric(name, value)
     return place
 
