@@ -3,6 +3,7 @@
 A run's address is `<store>/runs/<name>`; its recipe lies there, and a note of every stage's output.
 """
 
+import math
 import os
 import re
 import sys
@@ -264,4 +265,5 @@ def _show(run: str, place: str, targets: Mapping[str, str]) -> Mapping[str, floa
         # a link to the page beside it leads nowhere in Kubeflow, which shows each by itself
         target.write_text(PAGES_BESIDE.sub('title="see the artifacts of this step"', text), encoding="utf-8")
     scores: dict[str, float] = report.summary().get("scores", {})
-    return scores
+    # Kubeflow reads them as JSON, which knows no other numbers: the step would fail
+    return {name: value for name, value in scores.items() if value is not None and math.isfinite(value)}

@@ -139,7 +139,7 @@ def test_each_page_of_a_report_is_shown_by_itself_without_links_that_lead_nowher
     (tmp_path / "made").mkdir()
     (tmp_path / "made/report.html").write_text('<a href="questions.html">Read</a> <a href="#gate">gate</a> Größe')
     (tmp_path / "made/model-card.md").write_text("# Card")
-    manifest = {"stage": "report", "summary": {"scores": {"base.x": 1.5}}}
+    manifest = {"stage": "report", "summary": {"scores": {"base.x": 1.5, "base.y": float("nan"), "base.z": None}}}
     store.commit("runs/monday/report", tmp_path / "made", manifest)
     shown = {name: tmp_path / "shown" / name for name in ("page", "questions", "card")}
     scores = runs.show_report(address, "runs/monday/report", *map(str, shown.values()))
