@@ -57,13 +57,14 @@ def test_every_reference_model_is_scored_and_the_report_made_again_has_them(
 ) -> None:
     questions = ask(run)
     listed = evaluate_references(run, questions)
-    assert names(run, listed) == ["vendor", "served"] and len(server.requests) == 4
+    # what the server can do is asked once, before the four answers
+    assert names(run, listed) == ["vendor", "served"] and len(server.requests) == 1 + 4
     run_stage("evaluate", run, label="evaluate-base", questions=questions)
     store, name, _ = open_run(run)
     labels = {label for label in read_notes(store, name) if label.startswith("evaluate-")}
     assert labels == {"evaluate-base", "evaluate-reference-vendor", "evaluate-reference-served"}
     # a second start, or another night with the same questions, asks nothing
-    assert evaluate_references(run, questions) == listed and len(server.requests) == 4
+    assert evaluate_references(run, questions) == listed and len(server.requests) == 1 + 4
     assert main(["report", name, "--store", store.uri]) == 0
     printed = capsys.readouterr().out
     assert ", vendor 0." in printed and ", served 0." in printed
