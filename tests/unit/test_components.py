@@ -14,6 +14,7 @@ import pytest
 
 from pipelines import components
 from telellm.runs import STAGES
+from telellm.studies.trials import JOBS as JOBS_OF_TRIALS
 from tests.unit.test_images import WITH_TORCH, packages_of, requirements
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,8 @@ def stages_in(image: str) -> list[str]:
     """Return the stages whose code an image imports."""
     text = "".join(inspect.getsource(body) for body in STEPS[image])
     named = [stage for stage in STAGES if f'run_stage("{stage}"' in text]
-    return [*named, *(("index",) if image == "index" else ()), *(JOBS if image == "launcher" else ())]
+    started = {"launcher": JOBS, "study": JOBS_OF_TRIALS, "index": ("index",)}
+    return [*named, *started.get(image, ())]
 
 
 def test_every_component_is_looked_at() -> None:
