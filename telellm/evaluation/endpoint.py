@@ -1,18 +1,23 @@
 """Endpoint: what is measured of a model behind an OpenAI-compatible server.
 
-Its answers are those to the bare question, through the server's chat template, as an instruct model is asked. Where the
-server completes plain text, it is given the same texts as other models; where it tells the log-likelihoods of a text
-that it was given, it has the scores that rest on them too. What a server cannot do is left out, with the reason.
+Its answers are those to the bare question, through the server's chat template, as an instruct model is asked; where the
+recipe says that it has none, it completes the plain prompt, as a base model does. Where the server completes text, it
+is given the same texts as other models; where it tells the log-likelihoods of a text that it was given, it has the
+scores that rest on them too. What a server cannot do is left out, with the reason.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from telellm.benchmark.general_tasks import LONGEST_ANSWER, GeneralQuestions
+from telellm.evaluation.answers import first_line
 from telellm.evaluation.forgetting import FORGETTING, STOP, chosen_rows, written_rows
+from telellm.evaluation.letters import PROMPT as LETTER_PROMPT
 from telellm.evaluation.letters import Letters, after_thoughts, ask_letters, unreadable
 from telellm.evaluation.literature import LITERATURE, NEXT, completed_rows, next_rows
 from telellm.evaluation.local import Asked, Found
+from telellm.evaluation.multiple_choice import PROMPT as CHOICE_PROMPT
 from telellm.evaluation.perplexity import PROMPT, Likelihood
 from telellm.evaluation.results import Row
 from telellm.evaluation.texts import GENERAL, Text, text_rows
@@ -38,9 +43,12 @@ def open_endpoint(name: str, model: ReferenceModel) -> CompletionModel:
 
 
 def measure_endpoint(
-    client: CompletionModel, asked: Asked, found: Found, settings: Evaluation, progress: Progress
+    client: CompletionModel, asked: Asked, found: Found, settings: Evaluation, progress: Progress, *, chat: bool
 ) -> Lacking:
-    """Add to `found` what can be measured of a model behind an endpoint; returns what cannot, each with the reason."""
+    """Add to `found` what can be measured of a model behind an endpoint; returns what cannot, each with the reason.
+
+    `chat`: it answers through its server's chat template.
+    """
     lacking: Lacking = {}
     if "answer_perplexity" in settings.metrics:
         with _unless_refused(lacking, "answer_perplexity"):
@@ -49,30 +57,48 @@ def measure_endpoint(
                 row |= {"nll": likelihood.nll, "tokens": likelihood.tokens}
     for benchmark, questions in asked.benchmarks.items():
         progress.start(len(questions.questions), f"questions of {benchmark}")
-        found.choices[benchmark] = list(
-            ask_letters(client, questions.questions, settings.rotations, settings.max_answer_tokens, progress.advance)
-        )
+        write = partial(client.generate_each if chat else client.complete_each, max_tokens=settings.max_answer_tokens)
+        prompt = LETTER_PROMPT if chat else CHOICE_PROMPT
+        letters = ask_letters(write, questions.questions, settings.rotations, progress.advance, prompt)
+        found.choices[benchmark] = [*letters]
     if asked.general:
         with _unless_refused(lacking, GENERAL):
             found.others += _read_texts(client, GENERAL, asked.general, progress)
     for task, general in asked.tasks.items():
         with _unless_refused(lacking, f"{FORGETTING}.{task}"):
             progress.start(len(general.questions), f"questions of {task}")
-            found.others += _ask_general(client, task, general, found, progress)
+            found.others += _ask_general(client, task, general, found, progress, chat=chat)
     _ask_unseen(client, asked, found, lacking, progress)
     if {"semscore", "llm_eval"} & set(settings.metrics):
         first = asked.questions[: settings.max_generated or None]
         progress.start(len(first), "answers")
-        texts = ask_in_chat(client, [question.statement for question in first], settings.max_answer_tokens, progress)
+        texts = answer_served(client, first, settings.max_answer_tokens, progress, chat=chat)
         for row, text in zip(found.rows, texts, strict=False):
             row["generated"] = text
     return lacking
 
 
-def ask_in_chat(client: CompletionModel, prompts: Sequence[str], max_tokens: int, progress: Progress) -> Iterator[str]:
-    """Yield what the model answers to each prompt, without what it thinks aloud before."""
-    for text in client.generate_each(prompts, max_tokens):
-        yield after_thoughts(text)
+def answer_served(
+    client: CompletionModel,
+    questions: Sequence[Question],
+    max_tokens: int,
+    progress: Progress,
+    *,
+    chat: bool,
+    before: Sequence[str] = (),
+) -> Iterator[str]:
+    """Yield the model's answers; `before`: what stands in front of each question.
+
+    In chat, without what it thinks aloud first; after the plain prompt, the first line.
+    """
+    asked = list(zip(before or [""] * len(questions), questions, strict=True))
+    if chat:
+        written = client.generate_each((text + question.statement for text, question in asked), max_tokens)
+    else:
+        prompts = (text + PROMPT.format(statement=question.statement) for text, question in asked)
+        written = client.complete_each(prompts, max_tokens)
+    for text in written:
+        yield after_thoughts(text) if chat else first_line(text)
         progress.advance(1)
 
 
@@ -130,14 +156,14 @@ def _scores(
 
 
 def _ask_general(
-    client: CompletionModel, task: str, asked: GeneralQuestions, found: Found, progress: Progress
+    client: CompletionModel, task: str, asked: GeneralQuestions, found: Found, progress: Progress, *, chat: bool
 ) -> list[Row]:
     """Return a row for each question of a task; what is written may be asked for in chat, the examples with it."""
     questions = asked.questions
     if not questions[0].options:
         prompts = [question.prompt for question in questions]
-        found.through[task] = CHAT if client.no_completions else COMPLETIONS
-        if client.no_completions:
+        found.through[task] = CHAT if chat and client.no_completions else COMPLETIONS
+        if found.through[task] == CHAT:
             written = client.generate_each(prompts, LONGEST_ANSWER, stop=STOP)
         else:
             written = client.complete_each(prompts, LONGEST_ANSWER, stop=STOP)

@@ -95,7 +95,7 @@ def evaluate(
     not_measured: dict[str, str] = {}
     client = open_endpoint(subject.name, subject.served) if subject.served else None
     if client:
-        not_measured = measure_endpoint(client, asked, found, settings, context.progress)
+        not_measured = measure_endpoint(client, asked, found, settings, context.progress, chat=subject.chat)
     else:
         measure_local(*subject.place, asked, found, settings, chat=subject.chat, progress=context.progress)
     answered = [row for row in found.rows if row["generated"] is not None]
@@ -106,6 +106,9 @@ def evaluate(
     if index is not None:
         not_measured |= _ask_with_passages(context, subject, client, asked.questions, found.rows, index)
     metrics = _metrics(found)
+    if client and not metrics:
+        reasons = "\n  ".join(dict.fromkeys(not_measured.values()))
+        raise StageFailed(f"{client.section}: nothing that the recipe measures can be measured there\n  {reasons}")
     scores = {"name": subject.name, "role": subject.role, "metrics": metrics, "by_split": _by_split(found.rows)}
     scores["multiple_choice"] = {
         benchmark: describe_choices(chosen, settings.confidence)
@@ -192,7 +195,7 @@ def _ask_with_passages(
 
     def open_reader() -> Reader:
         if client:
-            return ServedReader(client, settings, context.progress)
+            return ServedReader(client, settings, context.progress, chat=subject.chat)
         return LocalReader(*subject.place, settings, context.progress, chat=subject.chat)
 
     reason = client.no_likelihoods if client else ""

@@ -5,14 +5,13 @@ order, or one that cannot be read: that is counted, and never guessed.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 
 from telellm.benchmark.questions import ChoiceQuestion
 from telellm.evaluation.multiple_choice import Choices, options_text, orders_of
 from telellm.evaluation.results import Row
-from telellm.lm import LanguageModelClient
 
 PROMPT = (
     "The following is a multiple choice question about telecommunications and networking. "
@@ -67,20 +66,24 @@ class Letters(Choices):
 
 
 def ask_letters(
-    model: LanguageModelClient,
+    write: Callable[[Iterator[str]], Iterator[str]],
     questions: Sequence[ChoiceQuestion],
     rotations: int,
-    max_tokens: int,
     advance: Callable[[int], None],
+    prompt: str = PROMPT,
 ) -> list[Letters]:
-    """Return which letters the model writes; `rotations`: orders of the options, 0 for as many as there are."""
+    """Return which letters a model writes.
+
+    `write` yields what it says to each prompt, in order; `rotations`: orders of the options, 0 for as many as there
+    are; `prompt` has places for `statement` and `options`.
+    """
     asked = [Letters(question, orders_of(question, rotations), []) for question in questions]
     prompts = (
-        PROMPT.format(statement=one.question.statement, options=options_text(one.question, order))
+        prompt.format(statement=one.question.statement, options=options_text(one.question, order))
         for one in asked
         for order in one.orders
     )
-    answers = model.generate_each(prompts, max_tokens)
+    answers = write(prompts)
     found = []
     for one in asked:
         written = tuple(read_letter(next(answers), len(one.question.options)) for _ in one.orders)

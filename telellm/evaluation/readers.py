@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from telellm.evaluation.answers import answer, prompt_of
-from telellm.evaluation.endpoint import ask_in_chat, read_answers
+from telellm.evaluation.endpoint import answer_served, read_answers
 from telellm.evaluation.likelihood import longest_input
 from telellm.evaluation.perplexity import Likelihood, measure_answers
 from telellm.lm.completions import CompletionModel
@@ -98,8 +98,8 @@ class LocalReader:
 class ServedReader:
     """A model behind an endpoint."""
 
-    def __init__(self, client: CompletionModel, settings: Evaluation, progress: Progress) -> None:
-        self.client, self.settings, self.progress = client, settings, progress
+    def __init__(self, client: CompletionModel, settings: Evaluation, progress: Progress, *, chat: bool) -> None:
+        self.client, self.settings, self.progress, self.chat = client, settings, progress, chat
         self.reads = not client.no_likelihoods
 
     def fit(self, asked: Asked) -> Asked:
@@ -112,6 +112,7 @@ class ServedReader:
         return read_answers(self.client, questions, self.progress, before=[one.before for one in asked])
 
     def answers(self, asked: Sequence[Asked]) -> Sequence[str]:
-        """Return its answers in chat."""
-        prompts = [f"{one.before}{one.question.statement}" for one in asked]
-        return list(ask_in_chat(self.client, prompts, self.settings.max_answer_tokens, self.progress))
+        """Return its answers, as it is asked without passages."""
+        questions, before = [one.question for one in asked], [one.before for one in asked]
+        most = self.settings.max_answer_tokens
+        return list(answer_served(self.client, questions, most, self.progress, chat=self.chat, before=before))

@@ -19,7 +19,7 @@ FILE = "reference.json"
 def reference_digest(model: ReferenceModel) -> str:
     """Return what identifies a reference model and the way in which it is asked."""
     if model.endpoint:
-        return digest_of(REFERENCE, "endpoint", model.model, model.revision)
+        return digest_of(REFERENCE, "endpoint", model.model, model.revision, *([] if model.chat else ["plain"]))
     return digest_of(REFERENCE, model_digest(model.model, model.revision), model.chat)
 
 

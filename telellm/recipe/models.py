@@ -71,7 +71,7 @@ class ReferenceModel(Settings):
     chat: bool = Field(
         True,
         description="Ask for answers through the model's own chat template, if it has one; false for a base model, "
-        "which completes the paper's prompt. An endpoint always has a template.",
+        "which completes the paper's prompt, behind an endpoint through /v1/completions.",
     )
     max_concurrency: Concurrency = 32
     timeout_seconds: Timeout = 120

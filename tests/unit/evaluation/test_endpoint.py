@@ -1,5 +1,6 @@
 """A model behind a server that completes text has what the same model has in this process; any other, what it can."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from telellm.benchmark.general_tasks import read_general_task
+from telellm.benchmark.questions import ChoiceQuestion, ChoiceQuestions
 from telellm.evaluation.endpoint import measure_endpoint, open_endpoint
 from telellm.evaluation.literature import Unseen
 from telellm.evaluation.local import Asked, Found, measure_local
@@ -71,10 +73,12 @@ def empty(asked: Asked) -> Found:
     return Found([{"nll": None, "tokens": None, "generated": None} for _ in asked.questions])
 
 
-def measure(server: LanguageModelServer, asked: Asked) -> tuple[Found, Mapping[str, str]]:
+def measure(
+    server: LanguageModelServer, asked: Asked, settings: Evaluation = SETTINGS, *, chat: bool = True
+) -> tuple[Found, Mapping[str, str]]:
     found = empty(asked)
     client = open_endpoint("served", ReferenceModel(model="tiny", endpoint=server.url))
-    lacking = measure_endpoint(client, asked, found, SETTINGS, Progress("-", lambda event: None))
+    lacking = measure_endpoint(client, asked, found, settings, Progress("-", lambda event: None), chat=chat)
     assert client.usage["prompt_tokens"] > 0 and client.usage["completion_tokens"] > 0
     return found, lacking
 
@@ -132,6 +136,24 @@ def test_a_server_of_chat_alone_is_asked_for_results_in_chat(
     (asked_in_chat, *_) = [request for request in server.requests if "messages" in request]
     (turn,) = asked_in_chat["messages"]
     assert turn["content"] in {question.prompt for question in asked.tasks["gsm8k"].questions}
+
+
+def test_a_base_model_behind_a_server_completes_the_plain_prompt(
+    server: LanguageModelServer, tiny: Path, asked: Asked
+) -> None:
+    """As a server of a model without a chat template does, which refuses to chat."""
+    served = TinyServed(tiny)
+    refusal = {"error": {"message": "there is no chat template"}}
+    server.answer = lambda request, number: (400, refusal) if "messages" in request else served.answer(request, number)
+    quiz = ChoiceQuestions([ChoiceQuestion("q1", "Which cell?", ("one", "two"), 1, False)], Counter(), 1)
+    settings = SETTINGS.model_copy(update={"metrics": ["semscore"], "max_answer_tokens": 6})
+    told = Asked(asked.questions, {"quiz": quiz})
+    found, lacking = measure(server, told, settings, chat=False)
+    here = empty(told)
+    measure_local(str(tiny), "main", told, here, settings, chat=False, progress=Progress("-", lambda event: None))
+    assert lacking == {} and not any("messages" in request for request in server.requests)
+    assert [row["generated"] for row in found.rows] == [row["generated"] for row in here.rows]
+    assert all(row["generated"] for row in found.rows) and len(found.choices["quiz"][0].orders) == 2
 
 
 def test_a_task_that_the_server_refuses_is_left_out_and_the_others_are_asked(

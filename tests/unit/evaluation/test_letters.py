@@ -1,5 +1,7 @@
 """Multiple choice by the letter that a model writes."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +51,7 @@ def test_the_options_are_asked_in_every_order_and_a_letter_counts_for_what_stand
 
     server.answer = knows
     done: list[int] = []
-    [found] = ask_letters(server.model(), [QUESTION], 0, 8, done.append)
+    [found] = ask_letters(partial(server.model().generate_each, max_tokens=8), [QUESTION], 0, done.append)
     assert found.orders == [[0, 1, 2], [1, 2, 0], [2, 0, 1]] and found.written == (2, 1, 0)
     assert found.correct == 1 and found.correct_by_order == [1, 1, 1] and done == [1]
     assert found.row("quiz")["log_likelihoods"] is None and found.row("quiz")["correct"] == 1

@@ -15,7 +15,7 @@ from telellm.evaluation.reference import put_reference, read_reference, referenc
 from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, ReferenceModel, parse
-from telellm.stage import Output
+from telellm.stage import Output, StageFailed
 from telellm.store import Store
 from tests.language_model_server import Answer, LanguageModelServer, completion
 from tests.tiny_model import make_tiny_model
@@ -118,6 +118,18 @@ def test_an_endpoint_has_the_scores_of_what_it_writes_and_says_what_it_cannot_ha
     assert rows[0]["generated"] == f"The neighbour of: {rows[0]['statement']}"
 
 
+def test_a_server_of_which_nothing_can_be_measured_ends_the_step(recipe: Recipe, store: Store) -> None:
+    """Or a name that is not there would have no scores, and be done."""
+    changes = [f"evaluation.reference_models.served.{field}" for field in ("model=nobody", "revision=nothing")] + [
+        "evaluation.metrics=[answer_perplexity]",
+        "evaluation.multiple_choice=[]",
+    ]
+    with pytest.raises(
+        StageFailed, match=r"nothing that the recipe measures can be measured there\n.*echo and logprobs"
+    ):
+        score(parse(recipe.to_yaml(), changes=changes), store, "served")
+
+
 def test_what_was_scored_is_not_scored_again_whatever_it_is_called(
     recipe: Recipe, store: Store, server: LanguageModelServer
 ) -> None:
@@ -142,9 +154,9 @@ def test_another_model_or_version_or_way_to_ask_is_another_reference(recipe: Rec
     (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
     digests = {
         *(reference_digest(one) for one in (same, vendor, vendor.model_copy(update={"chat": False}))),
-        *(reference_digest(one) for one in (served, served.model_copy(update={"revision": "2"}))),
+        *(reference_digest(served.model_copy(update=update)) for update in ({}, {"revision": "2"}, {"chat": False})),
     }
-    assert len(digests) == 5
+    assert len(digests) == 6
 
 
 def test_a_reference_is_read_as_it_was_put(recipe: Recipe, directory_store: Store) -> None:
