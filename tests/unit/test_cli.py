@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from telellm.attempts import NODE
-from telellm.cli import STAGES, _parser, _run_name, main
+from telellm.cli import STAGES, _parser, main
+from telellm.commands import _run_name
 from telellm.recipe import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
