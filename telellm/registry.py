@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from telellm import __version__
+from telellm.entries import stays_below
 from telellm.recipe import Recipe, RecipeError
 from telellm.stage import Output, StageFailed, digest_of, read_notes
 from telellm.store import Store, TornOutput
@@ -82,10 +83,13 @@ def production(store: Store, name: str) -> Production | None:
     except FileNotFoundError:
         return None
     try:
-        moves = tuple(Move(**move) for move in json.loads(data)["moves"])
-    except (ValueError, TypeError, KeyError):
-        raise TornOutput(f"{store.uri}/{key} is damaged; put an earlier copy of it back") from None
-    return Production(name, moves, data)
+        pointer = Production(name, tuple(Move(**move) for move in json.loads(data)["moves"]), data)
+        whole = pointer.line[-1] == pointer.version and all(map(stays_below, pointer.line))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise TornOutput(f"{store.uri}/{key} is damaged; put an earlier copy of it back")
+    return pointer
 
 
 def in_production(store: Store, name: str) -> Production:
@@ -104,17 +108,31 @@ def models(store: Store) -> list[str]:
 def versions(store: Store, name: str) -> list[dict[str, Any]]:
     """Return the manifests of a model's versions, oldest first."""
     places = [key.rpartition("/")[0] for key in store.list(f"models/{name}") if key.endswith("/manifest.json")]
-    found = [manifest for place in places if place.count("/") == 2 and (manifest := store.manifest(place))]
-    return sorted(found, key=lambda manifest: (manifest["made_at"], manifest["version"]))
+    found = [manifest for place in places if place.count("/") == 2 and (manifest := _version_at(store, place))]
+    return sorted(found, key=lambda manifest: (str(manifest["made_at"]), manifest["version"]))
 
 
 def find_version(store: Store, name: str, version: str) -> dict[str, Any]:
     """Return a version's manifest; raises `RecipeError` with the known ones where there is none."""
-    manifest = store.manifest(f"models/{name}/{version}") if version else None
+    manifest = _version_at(store, f"models/{name}/{version}") if version else None
     if manifest is None:
         known = [found["version"] for found in versions(store, name)]
         hint = f"\n  known versions: {', '.join(known)}" if known else f"\n  {known_models(store)}"
         raise RecipeError(f'models: {name} has no version "{version}"{hint}')
+    return manifest
+
+
+def _version_at(store: Store, place: str) -> dict[str, Any] | None:
+    """Return the manifest of the version at a place; raises `TornOutput` where it is that of something else."""
+    manifest = store.manifest(place)
+    if manifest is not None:
+        _, name, version = place.split("/", 2)
+        wanted = {"name": name, "version": version}
+        known = all(manifest.get(field, value) == value for field, value in wanted.items())
+        if not known or not {"version", "made_at", "gate", "outputs"} <= set(manifest):
+            raise TornOutput(
+                f"{store.uri}/{place}/manifest.json is not that of this version; put it back, or remove it"
+            )
     return manifest
 
 

@@ -4,20 +4,26 @@ Kept are the version in production and those before it, every version and night 
 that ended and one that has not, and every run that is no night of this recipe; with all outputs that one of them names.
 What nobody names is marked first, and removed when it is still the same after `retention.unused_days`: what is being
 made just now is not named yet.
+
+Everything that says what is kept is read before anything is removed, and nothing is where one of these is damaged or of
+a form that this version does not know: `TornOutput` names it. What is removed is named by its place in the store, never
+by what an object says of itself.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import PurePosixPath
 from typing import Any
 
+from telellm.entries import stays_below
 from telellm.recipe import Retention
 from telellm.registry import production, versions
 from telellm.reuse import forget_versions
-from telellm.stage import digest_of
-from telellm.store import MANIFEST, PARALLEL_TRANSFERS, Store
+from telellm.stage import MANIFEST_VERSION, digest_of, read_note
+from telellm.store import MANIFEST, PARALLEL_TRANSFERS, Store, TornOutput
 
 
 @dataclass
@@ -37,27 +43,37 @@ def sweep(store: Store, name: str, settings: Retention, today: date) -> Swept:
     """Remove what retention allows of the nights, versions and outputs of a recipe; may be cut off anywhere."""
     swept = Swept()
     kept, old = _divide_nights(store, name, settings, today)
+    outdated = list(_old_versions(store, name, settings, today))
+    used = _used(store, {*(f"runs/{run}" for run in old), *(f"models/{name}/{version}" for version in outdated)})
     for run in old:
         store.delete(f"runs/{run}")
         store.remove(f"nights/{name}/{run}.json")
         swept.runs += 1
-    for version in list(_old_versions(store, name, settings, today)):
+    for version in outdated:
         store.delete(f"models/{name}/{version}")
         swept.versions += 1
-    swept.outputs = _remove_unused(store, name, settings, today, kept)
+    swept.outputs = _remove_unused(store, name, settings, today, kept, used)
     forget_versions(store)
     return swept
 
 
 def _divide_nights(store: Store, name: str, settings: Retention, today: date) -> tuple[list[str], list[str]]:
     """Return the runs of nights that are kept, and those that are not."""
-    nights = [night for key in store.list(f"nights/{name}") if (night := store.read_json(key))]
+    nights = []
+    for key in store.list(f"nights/{name}"):
+        night = store.read_json(key)
+        if night is None:
+            continue
+        run = PurePosixPath(key).stem
+        if night.get("run") != run or not {"began", "state", "date"} <= set(night) or not stays_below(run):
+            raise TornOutput(f"{store.uri}/{key} does not say what became of the night {run}; remove it or put it back")
+        nights.append(night)
     nights.sort(key=lambda night: str(night["began"]), reverse=True)
     last = next((night["run"] for night in nights if night["state"] == "finished"), None)
     kept: list[str] = []
     old: list[str] = []
     for night in nights:
-        young = _age(night["date"], today) <= settings.runs_days
+        young = _age(night["date"], today, f"nights/{name}/{night['run']}.json") <= settings.runs_days
         keep = young or night["state"] != "finished" or night["run"] == last
         (kept if keep else old).append(str(night["run"]))
     return kept, old
@@ -68,13 +84,16 @@ def _old_versions(store: Store, name: str, settings: Retention, today: date) -> 
     line = list(dict.fromkeys(reversed(pointer.line))) if pointer else []
     kept = set(line[: settings.versions])
     for manifest in versions(store, name):
-        if manifest["version"] not in kept and _age(manifest["made_at"][:10], today) > settings.refused_days:
-            yield manifest["version"]
+        version = str(manifest["version"])
+        age = _age(str(manifest["made_at"])[:10], today, f"models/{name}/{version}/{MANIFEST}")
+        if version not in kept and age > settings.refused_days:
+            yield version
 
 
-def _remove_unused(store: Store, name: str, settings: Retention, today: date, nights: Iterable[str]) -> int:
+def _remove_unused(
+    store: Store, name: str, settings: Retention, today: date, nights: Iterable[str], used: Set[str]
+) -> int:
     """Remove outputs and checkpoints that have been unused for long enough; marks those that are unused now."""
-    used = _used(store)
     place = f"retention/{name}.json"
     before, marks, removed = store.read_json(place) or {}, {}, 0
     for folder, keys in _folders(store, name, nights).items():
@@ -82,8 +101,9 @@ def _remove_unused(store: Store, name: str, settings: Retention, today: date, ni
             continue
         state = digest_of(keys)
         known = before.get(folder)
-        since = known["since"] if known and known["state"] == state else today.isoformat()
-        if _age(since, today) >= settings.unused_days:
+        since = known.get("since") if isinstance(known, dict) and known.get("state") == state else today.isoformat()
+        since = min(str(since), today.isoformat())  # a clock that was ahead left a day to come
+        if _age(since, today, place) >= settings.unused_days:
             store.delete(folder)
             removed += 1
         else:
@@ -93,22 +113,44 @@ def _remove_unused(store: Store, name: str, settings: Retention, today: date, ni
     return removed
 
 
-def _used(store: Store) -> set[str]:
-    """Return every folder and key that a run or a version of any recipe names."""
+def _used(store: Store, gone: Set[str]) -> set[str]:
+    """Return every folder and key that a run or a version of any recipe names, without those that are to be removed.
+
+    Raises `TornOutput` where one of these is damaged.
+    """
     notes = [key for key in store.list("runs") if key.split("/")[-2] == "stages"]  # those of a study's arms too
+    notes = [key for key in notes if "/".join(key.split("/")[:2]) not in gone]
     manifests = [key for key in store.list("models") if key.count("/") == 3 and key.endswith(f"/{MANIFEST}")]
+    manifests = [key for key in manifests if key.removesuffix(f"/{MANIFEST}") not in gone]
     with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:  # of a bucket, each takes some milliseconds
-        named = [(note["output"], note["manifest"]) for note in pool.map(store.read_json, notes) if note]
-        kept = [version["outputs"].values() for version in pool.map(store.read_json, manifests) if version]
-        places = {output["place"] for outputs in kept for output in outputs} - {place for place, _ in named}
+        read = pool.map(lambda key: read_note(store, key), notes)
+        named = [(str(note["output"]), note["manifest"]) for note in read if note]
+        kept = [(key, version) for key, version in zip(manifests, pool.map(store.read_json, manifests), strict=True)]
+        places = {place for key, version in kept if version for place in _outputs_of(store, key, version)}
+        places -= {place for place, _ in named}
         named += [
             (place, manifest or {}) for place, manifest in zip(places, pool.map(store.manifest, places), strict=True)
         ]
     return set().union(*(_named(place, manifest) for place, manifest in named))
 
 
+def _outputs_of(store: Store, key: str, version: Mapping[str, Any]) -> list[str]:
+    """Return the places of the outputs that a version names."""
+    try:
+        return [str(output["place"]) for output in version["outputs"].values()]
+    except (AttributeError, KeyError, TypeError):
+        raise TornOutput(f"{store.uri}/{key} does not say which outputs it needs; put it back, or remove it") from None
+
+
 def _named(place: str, manifest: Mapping[str, Any]) -> set[str]:
     """Return an output's folder, its shards', and the keys of files that lie elsewhere."""
+    if manifest.get("schema", MANIFEST_VERSION) != MANIFEST_VERSION:
+        raise TornOutput(
+            f"the manifest of {place} is of another form ({manifest['schema']}) than this version of telellm knows "
+            f"({MANIFEST_VERSION}), so nothing is removed; run the version that wrote it"
+        )
+    if manifest and "files" not in manifest:
+        raise TornOutput(f"the manifest of {place} names no files, so nothing is removed; make that output again")
     elsewhere = {entry["key"] for entry in manifest.get("files", {}).values() if "key" in entry}
     return {place, *manifest.get("shards", ()), *elsewhere}
 
@@ -128,5 +170,9 @@ def _folders(store: Store, name: str, nights: Iterable[str]) -> dict[str, list[s
     return dict(found)
 
 
-def _age(day: str, today: date) -> int:
-    return (today - date.fromisoformat(day)) // timedelta(days=1)
+def _age(day: object, today: date, where: str) -> int:
+    """Return how old a day is (days; below 0 where a clock was ahead); raises `TornOutput` where it is none."""
+    try:
+        return (today - date.fromisoformat(str(day))) // timedelta(days=1)
+    except ValueError:
+        raise TornOutput(f"{where}: {str(day)[:40]!r} is no day (YYYY-MM-DD); put it back, or remove it") from None

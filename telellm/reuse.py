@@ -16,7 +16,7 @@ from typing import Any
 
 from telellm.parquet import read_records
 from telellm.records import Document, Question, Record, Rejected
-from telellm.store import Store, TornOutput
+from telellm.store import MANIFEST, Store, TornOutput
 
 TRAIL = "trail"
 
@@ -76,7 +76,7 @@ def forget_versions(store: Store) -> None:
     """Remove what names shards of which none is there any more."""
     for key in list(store.list("reuse")):
         places = (store.read_json(key) or {}).values()
-        if not any(store.manifest(place) for place in places):
+        if not any(store.exists(f"{place}/{MANIFEST}") for place in places):
             store.remove(key)
 
 
@@ -97,6 +97,8 @@ class Earlier:
                     self.files[folder].append(store.fetch(f"{place}/{name}", entry["sha256"]))
         self.kind: Any = kind
         self.steps = [Step(*step) for path in self.files[TRAIL] for step in json.loads(path.read_bytes())]
+        if any(not isinstance(n, int) or n < 0 for step in self.steps for n in (step.num_records, step.num_rejects)):
+            raise TornOutput("the trail of an earlier version of this shard is none; it is made again")
         self.numbers = {step.digest: number for number, step in reversed(list(enumerate(self.steps)))}
         self._records, self._rejects, self._next = self._read_records(), self._read_rejects(), 0
 
@@ -133,7 +135,7 @@ def find_versions(store: Store, places: Sequence[str], kind: type[Document] | ty
     try:
         manifests = [(place, manifest) for place in places if (manifest := store.manifest(place))]
         return Earlier(store, manifests, kind) if manifests else None
-    except TornOutput:
+    except (TornOutput, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # its trail is none
         return None
 
 

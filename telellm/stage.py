@@ -19,12 +19,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from telellm.entries import stays_below, trouble_with
 from telellm.parquet import read_records
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError
 from telellm.records import Document, Question, Record, Rejected
 from telellm.reuse import EndOfItem
-from telellm.store import Store
+from telellm.store import Store, TornOutput
 
 MANIFEST_VERSION = 1
 R = TypeVar("R", Document, Question)
@@ -240,10 +241,25 @@ def known_runs(store: Store) -> list[str]:
 
 
 def read_notes(store: Store, run: str) -> dict[str, dict[str, Any]]:
-    """Return the label of each finished step of a run → `{"output": place, "manifest": …}`, in order of finishing."""
-    notes = {Path(key).stem: store.read_json(key) for key in store.list(f"runs/{run}/stages")}
+    """Return the label of each finished step of a run → `{"output": place, "manifest": …}`, in order of finishing.
+
+    Raises `TornOutput` where a note is none.
+    """
+    notes = {Path(key).stem: read_note(store, key) for key in store.list(f"runs/{run}/stages")}
     found = {label: note for label, note in notes.items() if note}
     return dict(sorted(found.items(), key=lambda item: str(item[1]["manifest"]["finished_at"])))
+
+
+def read_note(store: Store, key: str) -> dict[str, Any] | None:
+    """Return the note of a finished step, or None where there is none; raises `TornOutput` where it is none."""
+    note = store.read_json(key)
+    if note is not None:
+        place, manifest = note.get("output"), note.get("manifest")
+        is_place = isinstance(place, str) and stays_below(place)
+        trouble = "it names no output" if not is_place or not isinstance(manifest, dict) else trouble_with(manifest)
+        if trouble:
+            raise TornOutput(f"{store.uri}/{key}: {trouble}; remove it and run that step again")
+    return note
 
 
 def code_version(stage: Stage) -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from telellm.entries import trouble_with
+
 MANIFEST = "manifest.json"
 PARALLEL_TRANSFERS = 8
 
@@ -160,9 +162,11 @@ class Store(ABC):
         except FileNotFoundError:
             return None
         try:
-            value: dict[str, Any] = json.loads(data)
-        except ValueError:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
             raise TornOutput(f"{self.uri}/{key} is damaged (no JSON); delete its folder and run again") from None
+        if not isinstance(value, dict):
+            raise TornOutput(f"{self.uri}/{key} is damaged (no JSON object); delete its folder and run again")
         return value
 
     def write_json(self, key: str, value: Mapping[str, Any]) -> None:
@@ -170,8 +174,14 @@ class Store(ABC):
         self.write(key, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).encode())
 
     def manifest(self, prefix: str) -> dict[str, Any] | None:
-        """Return the manifest of a finished output, or None: what has no manifest is not there."""
-        return self.read_json(f"{prefix}/{MANIFEST}")
+        """Return the manifest of a finished output, or None: what has no manifest is not there.
+
+        Raises `TornOutput` where it is none, or names files that are not the store's.
+        """
+        manifest = self.read_json(f"{prefix}/{MANIFEST}")
+        if manifest is not None and (trouble := trouble_with(manifest)):
+            raise TornOutput(f"{self.uri}/{prefix}/{MANIFEST}: {trouble}; delete its folder and run again")
+        return manifest
 
     def commit(
         self, prefix: str, folder: Path, manifest: Mapping[str, Any], elsewhere: Mapping[str, Any] | None = None
@@ -182,7 +192,8 @@ class Store(ABC):
         What an earlier try left at the same place is replaced. Two writers of the same content do not disturb one
         another: a manifest that is true stays.
         """
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        manifest_of_another = folder / MANIFEST  # some models bring one: it would make the output seem finished
+        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != manifest_of_another)
         names = [path.relative_to(folder).as_posix() for path in paths]
         with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
             digests = list(pool.map(sha256_file, paths))

@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from telellm.entries import stays_below
 from telellm.lm.hub import FILES, copy_from_hub
 from telellm.progress import Progress
 from telellm.recipe import RecipeError
-from telellm.store import MANIFEST, Store, TornOutput, alone, cache_directory, sha256_file
+from telellm.store import MANIFEST, InvalidStore, Store, TornOutput, alone, cache_directory, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -142,8 +143,13 @@ def _store_digest(uri: str) -> str:
 def _from_store(uri: str) -> Path:
     """Return a local copy of a model's folder in a store; it is read once by a machine."""
     store, place, manifest = _open(uri)
-    stamps = {key: stamp for key, stamp in store.stamps(place) if not key.endswith(f"/{MANIFEST}")}
-    if f"{place}/config.json" not in stamps:
+    found = {key.removeprefix(f"{place}/"): stamp for key, stamp in store.stamps(place)}
+    # some clients mark a folder by an empty object that ends in /
+    stamps = {file: stamp for file, stamp in found.items() if file != MANIFEST and not file.endswith("/")}
+    for file in stamps:
+        if not stays_below(file):  # a bucket's keys may be `place//etc/passwd`
+            raise InvalidStore(f"model: {uri}: the name {file[:80]!r} leaves its folder; remove that object")
+    if "config.json" not in stamps:
         raise RecipeError(f"model: {uri}: no model is there (config.json is missing)")
     state = hashlib.sha256(json.dumps([uri, stamps]).encode()).hexdigest()[:20]
     target = cache_directory() / "models" / state
@@ -151,14 +157,17 @@ def _from_store(uri: str) -> Path:
         if target.exists():
             return target
         temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
-        for key in stamps:
-            path = temporary / key.removeprefix(f"{place}/")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process of this number that was killed
+        for file in stamps if manifest is None else manifest["files"]:
+            path = temporary / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            store.download(key, path)
-            known = (manifest or {"files": {}})["files"].get(key.removeprefix(f"{place}/"))
-            if known and sha256_file(path) != known["sha256"]:
+            try:
+                store.download(f"{place}/{file}", path)
+            except FileNotFoundError:
+                raise TornOutput(f"{store.uri}/{place}/{file} is gone; put the model there again") from None
+            if manifest is not None and sha256_file(path) != manifest["files"][file]["sha256"]:
                 raise TornOutput(
-                    f"{store.uri}/{key} is not the file that its manifest names; put the model there again"
+                    f"{store.uri}/{place}/{file} is not the file that its manifest names; put the model there again"
                 )
         temporary.rename(target)
     return target

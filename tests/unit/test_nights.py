@@ -17,7 +17,7 @@ from telellm.registry import production, promote, versions
 from telellm.retention import sweep
 from telellm.runs import STAGES, find_stage, run_stage, start_run
 from telellm.stage import read_notes
-from telellm.store import Store
+from telellm.store import Store, TornOutput
 from tests.tiny_nights import adapt, corpus, night
 
 FIRST = datetime(2026, 11, 1, 2, tzinfo=UTC)
@@ -219,6 +219,77 @@ def test_what_is_still_being_written_is_not_unused(directory_store: Store) -> No
     for day in (9, 10):
         sweep(store, "telecom", settings, date(2026, 11, day))
     assert not list(store.list("runs/n/checkpoints"))
+
+
+def old_night(store: Store, run: str, says: str | None = None) -> None:
+    about = {"run": run if says is None else says, "date": "2026-01-01", "began": "x", "state": "finished"}
+    store.write_json(f"nights/telecom/{run}.json", about)
+    store.write(f"runs/{run}/recipe.yaml", b"name: telecom")
+
+
+@pytest.mark.parametrize("says", ["", ".", "other", "../other"])
+def test_a_night_or_version_that_names_another_place_removes_nothing(directory_store: Store, says: str) -> None:
+    store = directory_store
+    store.write("runs/other/recipe.yaml", b"name: other")
+    store.write("models/telecom/v9/report.html", b"kept")
+    old_night(store, "telecom-2026-01-01")
+    about = {"version": says, "name": "telecom", "made_at": "2026-01-01", "gate": {}, "outputs": {}, "files": {}}
+    store.write_json("models/telecom/v1/manifest.json", about)
+    before = list(store.list(""))
+    with pytest.raises(TornOutput, match=r"models/telecom/v1/manifest\.json is not that of this version"):
+        sweep(store, "telecom", Retention(), date(2026, 11, 1))  # type: ignore[call-arg]
+    store.delete("models/telecom/v1")
+    old_night(store, "telecom-2026-01-02", says)
+    with pytest.raises(TornOutput, match=r"telecom-2026-01-02\.json does not say"):
+        sweep(store, "telecom", Retention(), date(2026, 11, 1))  # type: ignore[call-arg]
+    assert {key for key in before if "/v1/" not in key} <= set(store.list(""))
+
+
+NOTE = {"output": "stages/clean/1", "manifest": {"files": {}, "shards": ["stages/clean/shards/1"]}}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("runs/other/stages/clean.json", b'{"output": '),
+        ("runs/other/stages/clean.json", b"[1]"),
+        ("runs/other/stages/clean.json", b"[" * 100_000),
+        ("runs/other/stages/clean.json", json.dumps(NOTE | {"output": "../x"}).encode()),
+        ("runs/other/stages/clean.json", json.dumps(NOTE | {"manifest": {"schema": 99, "files": {}}}).encode()),
+        ("runs/other/stages/clean.json", json.dumps(NOTE | {"manifest": {"shards": []}}).encode()),
+        ("models/other/v1/manifest.json", b'{"outputs": {"pretrain": "stages/clean/1"}}'),
+        ("models/telecom/production.json", b'{"moves": []}'),
+        ("models/telecom/production.json", b'{"moves": [{"version": "v1"}]}'),
+        ("nights/telecom/telecom-2026-01-03.json", b"{}"),
+        (
+            "nights/telecom/telecom-2026-01-03.json",
+            b'{"run": "telecom-2026-01-03", "date": "32.1.26", "began": "", "state": ""}',
+        ),
+    ],
+    ids=lambda damage: f"{damage[0]} {damage[1][:30]!r}",
+)
+def test_retention_that_meets_what_it_cannot_read_removes_nothing(
+    directory_store: Store, damage: tuple[str, bytes]
+) -> None:
+    store, settings = directory_store, Retention(unused_days=1)  # type: ignore[call-arg]
+    for run in ("telecom-2026-01-01", "telecom-2026-01-02"):
+        old_night(store, run)
+    store.write_json("runs/other/stages/clean.json", NOTE)
+    store.write("stages/clean/shards/1/manifest.json", b"{}")
+    store.write("stages/clean/shards/2/manifest.json", b"{}")
+    store.write(*damage)
+    before = list(store.list(""))
+    with pytest.raises(TornOutput):
+        sweep(store, "telecom", settings, date(2026, 11, 1))
+    assert list(store.list("")) == before
+
+
+def test_a_clock_that_was_ahead_keeps_no_output_for_ever(directory_store: Store) -> None:
+    store, settings = directory_store, Retention(unused_days=2)  # type: ignore[call-arg]
+    store.write("stages/clean/shards/1/manifest.json", b"{}")
+    sweep(store, "telecom", settings, date(2099, 1, 1))
+    removed = [sweep(store, "telecom", settings, date(2026, 11, day)).outputs for day in (1, 2, 3)]
+    assert removed == [0, 0, 1]
 
 
 @pytest.fixture

@@ -180,7 +180,9 @@ def test_a_version_whose_model_is_not_whole_is_not_promoted(directory_store: Sto
 
 
 def test_a_damaged_pointer_is_named(directory_store: Store) -> None:
-    for content in (b"{", b"{}", b'{"moves": [{"version": 1, "else": 2}]}'):
+    back = dict(WHO, version="v1", before="v2", action="rollback")
+    lost = json.dumps({"moves": [back]}).encode()
+    for content in (b"{", b"{}", b'{"moves": [{"version": 1, "else": 2}]}', b'{"moves": []}', b"[" * 100_000, lost):
         directory_store.write("models/telecom/production.json", content)
         with pytest.raises(TornOutput, match=r"production.json is damaged; put an earlier copy of it back"):
             production(directory_store, "telecom")

@@ -16,7 +16,7 @@ from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, parse
 from telellm.records import Document, Rejected
-from telellm.reuse import forget_versions
+from telellm.reuse import find_versions, forget_versions
 from telellm.stage import Context, Output, stage
 from telellm.store import Store
 from tests import stages
@@ -208,3 +208,13 @@ def test_what_names_shards_that_are_gone_is_removed(raw: Path, recipe: Recipe, s
         store.delete(place)
     forget_versions(store)
     assert [key.split("/")[1] for key in store.list("reuse")] == ["ask", "ingest"]
+
+
+@pytest.mark.parametrize("trail", ["{", "[1]", '[["a", -1, 0]]', '[["a", "1", 0]]', '[["a"]]', "[" * 100_000])
+def test_an_earlier_version_whose_trail_is_damaged_is_not_used(
+    directory_store: Store, tmp_path: Path, trail: str
+) -> None:
+    (tmp_path / "trail").mkdir()
+    (tmp_path / "trail" / "a.json").write_text(trail)
+    directory_store.commit("stages/clean/shards/1", tmp_path, {})
+    assert find_versions(directory_store, ["stages/clean/shards/1"], Document) is None

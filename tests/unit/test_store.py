@@ -273,3 +273,41 @@ def test_an_object_is_put_under_another_key_too(store: Store) -> None:
     assert store.read("two/folder/text") == b"text" and list(store.list("")) == ["two/folder/text"]
     with pytest.raises(FileNotFoundError):
         store.copy("one/text", "two/again")
+
+
+SHA = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("files", "trouble"),
+    [
+        ({"data/../../../etc/x": {}}, "leaves its folder"),
+        ({"model//etc/passwd": {}}, "leaves its folder"),
+        ({"/etc/passwd": {}}, "leaves its folder"),
+        ({"data/a": {"bytes": 1, "sha256": "../../../../etc/passwd"}}, "digest"),
+        ({"data/a": {"bytes": 1, "sha256": "/etc/passwd"}}, "digest"),
+        ({"data/a": {"bytes": -1, "sha256": SHA}}, "size"),
+        ({"data/a": {"bytes": "1", "sha256": SHA}}, "size"),
+        ({"data/a": {"bytes": 1, "sha256": SHA, "key": "../other/data/a"}}, "leaves the store"),
+        ({"data/a": {"bytes": 1, "sha256": SHA, "key": 7}}, "leaves the store"),
+        ({"data/a": 1}, "says nothing"),
+        (["data/a"], "names no files"),
+    ],
+)
+def test_a_manifest_that_leads_elsewhere_is_not_followed(directory_store, files, trouble):
+    directory_store.write_json("a/manifest.json", {"files": files})
+    with pytest.raises(TornOutput, match=rf"a/manifest\.json: .*{trouble}"):
+        directory_store.manifest("a")
+
+
+@pytest.mark.parametrize("content", [b"[1]", b'"x"', b"[" * 100_000, b"null"])
+def test_a_manifest_that_is_no_object_is_a_torn_output(directory_store, content):
+    directory_store.write("a/manifest.json", content)
+    with pytest.raises(TornOutput, match="is damaged"):
+        directory_store.manifest("a")
+
+
+def test_a_manifest_that_is_among_the_files_of_an_output_is_not_its_own(directory_store, folder):
+    (folder / "manifest.json").write_text('{"files": {}, "mine": 1}')
+    manifest = directory_store.commit("a", folder, {"stage": "clean"})
+    assert "manifest.json" not in manifest["files"] and directory_store.manifest("a") == manifest

@@ -6,7 +6,7 @@ import pytest
 
 from telellm.lm.models import load_tokenizer, model_digest, model_directory, share_model
 from telellm.recipe import RecipeError
-from telellm.store import Store, TornOutput
+from telellm.store import DirectoryStore, InvalidStore, Store, TornOutput
 from tests.tiny_model import make_tiny_model
 
 
@@ -48,3 +48,26 @@ def test_a_shared_model_that_was_changed_is_refused(model: Path, store: Store) -
 def test_a_place_without_a_model_is_named(store: Store) -> None:
     with pytest.raises(RecipeError, match=r"model: .*/nothing: no model is there"):
         model_directory(f"{store.uri}/nothing")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "a/../../b", "a//b"])
+def test_a_name_in_a_bucket_that_leaves_the_models_folder_is_refused(
+    model: Path, directory_store: Store, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """S3 allows such keys; of the servers of these tests none keeps them."""
+    directory_store.commit("models/x", model, {})
+    stamps = list(directory_store.stamps("models/x"))
+    monkeypatch.setattr(DirectoryStore, "stamps", lambda store, prefix: iter([*stamps, (f"x/{name}", "1")]))
+    written = []
+    monkeypatch.setattr(DirectoryStore, "download", lambda store, key, path: written.append(path))
+    monkeypatch.setattr(DirectoryStore, "manifest", lambda store, prefix: None)
+    stamps[:] = [(key.removeprefix("models/"), stamp) for key, stamp in stamps]
+    with pytest.raises(InvalidStore, match="leaves its folder"):
+        model_directory(f"{directory_store.uri}/models/x")
+    assert not written
+
+
+def test_what_a_manifest_does_not_name_is_no_part_of_a_model(model: Path, store: Store) -> None:
+    store.commit("models/x", model, {"content": "c"})
+    store.write("models/x/extra.json", b"{}")
+    assert not (model_directory(f"{store.uri}/models/x") / "extra.json").exists()
