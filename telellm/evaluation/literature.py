@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +15,7 @@ from telellm.evaluation.likelihood import Continued, log_likelihoods, longest_in
 from telellm.evaluation.multiple_choice import TIE
 from telellm.evaluation.passages import Blank, Next, continuations, draw_documents, equations, spread, terms
 from telellm.evaluation.results import Row, row
-from telellm.evaluation.scores import Score, add_up_texts, mean
+from telellm.evaluation.scores import Score, add_up_texts, ratio
 from telellm.evaluation.texts import Text, cut, measure_texts, text_rows
 from telellm.lm.client import cut_before
 from telellm.progress import Progress
@@ -255,8 +256,18 @@ def add_up_literature(rows: Sequence[Row]) -> dict[str, Score]:
     for task, columns in COMPLETED.items():
         for name, column in columns.items():
             if task in by_task:
-                scores[f"{task}.{name}"] = mean(np.array([one[column] for one in by_task[task]]))
+                scores[f"{task}.{name}"] = mean_by_document(by_task[task], column)
     return scores
+
+
+def mean_by_document(rows: Sequence[Row], column: str) -> Score:
+    """Return the mean over rows; those of one document are alike, so its error is that over documents."""
+    sums, counts = Counter[str](), Counter[str]()
+    for one in rows:
+        sums[one["id"]] += one[column]
+        counts[one["id"]] += 1
+    found = ratio(np.array([sums[name] for name in counts], float), np.array(list(counts.values()), float))
+    return found | {"n": len(rows)}
 
 
 COMPLETED: Mapping[str, Mapping[str, str]] = {

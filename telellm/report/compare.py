@@ -67,11 +67,19 @@ def compare_pair(
 
 
 def measured(rows: Sequence[Row], metric: str) -> Measured:
-    """Return a metric of the rows, question by question."""
+    """Return a metric of the rows, question by question, or document by document where its rows are several of one.
+
+    Source of the latter: Davison and Hinkley, Bootstrap Methods and their Application (1997), Section 3.8 (clusters).
+    """
     named = about(metric)
-    parts = [part for row in rows if (part := named.part(row)) is not None]
-    above, below = np.array(parts, dtype=float).reshape(-1, 2).T
-    return Measured(above, below, named.exponential)
+    parts: dict[Any, tuple[float, float]] = {}
+    for number, row in enumerate(rows):
+        if (part := named.part(row)) is not None:
+            unit = row["id"] if named.by_document else number
+            above, below = parts.get(unit, (0.0, 0.0))
+            parts[unit] = (above + part[0], below + part[1])
+    numerators, denominators = np.array(list(parts.values()), dtype=float).reshape(-1, 2).T
+    return Measured(numerators, denominators, named.exponential)
 
 
 def is_better(metric: str, difference: Difference) -> bool | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from telellm.records import CATEGORIES
@@ -28,6 +28,8 @@ class Metric:
     part: Part
     exponential: bool = False
     """It is the exponential of the ratio: a perplexity, over tokens, which only models of one tokenizer share."""
+    by_document: bool = False
+    """Several rows are of one document, and alike: documents are drawn anew, with all of their rows."""
 
 
 def _column(name: str) -> Part:
@@ -59,6 +61,8 @@ def _of(category: str, part: Part) -> Part:
 
 LARGEST_EXPONENT = 700
 UNSEEN = "documents that it never read"
+SEVERAL = ("literature.terms", "literature.equations", "literature.next_sentence")
+"""Tasks that ask several things of one document."""
 
 
 def _lower(title: str, predicts: str, digits: int, task: str, part: Part, exponential: bool = False) -> Metric:
@@ -139,6 +143,7 @@ OTHERS = {
     ),
 }
 """Those of tasks that have no benchmark's name."""
+OTHERS |= {name: replace(named, by_document=True) for name, named in OTHERS.items() if named.task in SEVERAL}
 
 
 NAMED = ("multiple_choice.", "forgetting.")

@@ -51,7 +51,7 @@ class Measurement:
 
     metric: str
     n: int
-    """Questions, texts or items."""
+    """What is drawn anew: questions, or documents of which texts, terms, equations or sentences are asked."""
     seeds: int
     """The most seeds of an arm: with one, the intervals are over questions alone."""
     comparisons: int
@@ -130,12 +130,13 @@ def measure(
         aligned = _align(models, metric, split, category)
     if not aligned or not aligned[0]:
         return None
-    n, confidence = len(aligned[0]), settings.confidence
+    numbers = [_measured(rows, metric) for rows in aligned]
+    n, confidence = len(numbers[0].numerators), settings.confidence
     others = [arm.name for arm in arms if arm.name != reference]
     comparisons = max(1, len(others) * num_metrics)
     strict = 1 - (1 - confidence) / comparisons
     samples = min(MAXIMUM_SAMPLES, max(settings.bootstrap_samples, math.ceil(2 * TAIL_SAMPLES / (1 - strict))))
-    drawn = _draw([_measured(rows, metric) for rows in aligned], samples, settings.seed)
+    drawn = _draw(numbers, samples, settings.seed)
     values, bases = _by_arm(arms, drawn, settings.seed)
 
     def interval(row: Array, level: float) -> Interval:

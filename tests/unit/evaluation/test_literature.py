@@ -17,6 +17,7 @@ from telellm.evaluation.literature import (
     held_out_documents,
     judge_equation,
     judge_term,
+    mean_by_document,
     plain_latex,
     read_unseen,
 )
@@ -108,6 +109,15 @@ def test_every_task_has_its_scores_and_its_rows(recipe: Recipe, store: Store) ->
     assert {row["split"] for row in rows if row["task"].startswith("literature")} == {"held-out"}
     without = Output.find(store, execute(evaluate, recipe, store, "run-1", {"questions": inputs["questions"]}))
     assert not [name for name in without.summary()["scores"] if name.startswith("literature")]
+
+
+def test_the_error_of_what_documents_have_several_of_is_that_over_documents() -> None:
+    alike = [{"id": f"web_{document}", "correct": float(document)} for document in (0, 1) for _ in range(50)]
+    score = mean_by_document(alike, "correct")
+    assert (score["value"], score["n"]) == (0.5, 100) and score["stderr"] == pytest.approx(0.5)
+    assert mean_by_document(alike[:50], "correct")["stderr"] is None, "one document alone"
+    apart = [row | {"id": f"web_{number}"} for number, row in enumerate(alike)]
+    assert mean_by_document(apart, "correct")["stderr"] == pytest.approx(0.05, rel=0.02)
 
 
 def test_a_completion_is_the_likeliest_token_at_each_step_whatever_it_is_asked_with(tiny: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from telellm.evaluation.results import row
 from telellm.recipe import Evaluation
 from telellm.report.study_arms import Arm, Interval, measure, num_shared, sentence, span_text
 
@@ -155,3 +156,26 @@ def test_without_its_reference_an_arm_is_only_described():
     assert found is not None and not found.from_reference
     assert sentence("b", "a", found, {"b": 1}).startswith("b has no reference to be compared with: SemScore")
     assert span_text("semscore.mean", found.values["b"], signed=False).startswith("0.150 (95 % 0.1")
+
+
+def test_documents_are_drawn_with_all_that_is_asked_of_each():
+    """Fifty terms of each of four documents, completed alike: they say no more than one of each would."""
+    names = ("reference", "other")
+
+    def terms(name: str, num_terms: int) -> Arm:
+        asked = [
+            row("literature.terms", id=f"web_{document}", statement=f"{document} {number}", correct=float(correct))
+            for document, correct in enumerate((1, 0, 0, 1) if name == "other" else (0, 0, 0, 1))
+            for number in range(num_terms)
+        ]
+        return Arm(name, [asked], [asked])
+
+    found = [
+        measure([terms(name, number) for name in names], "reference", "literature.terms.exact", SETTINGS)
+        for number in (1, 50)
+    ]
+    assert found[0] is not None and found[0].n == 4 and found[0] == found[1]
+    assert found[0].from_reference["other"].value == 0.25 and found[0].better("other") is None
+    alone = [Arm(name, [asked[:3]], [asked[:3]]) for name in names for asked in terms(name, 5).models]
+    one = measure(alone, "reference", "literature.terms.exact", SETTINGS)
+    assert one is not None and one.n == 1 and one.from_reference["other"].low is None
