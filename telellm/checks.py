@@ -1,16 +1,24 @@
 """Checks: what can be known to fail before anything runs; each names the field and the remedy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from telellm.benchmark.files import find_files
+from telellm.benchmark.general_tasks import read_general_task
+from telellm.benchmark.questions import read_choices, read_texts
+from telellm.corpus.clean import select_rules
 from telellm.lm.models import find_local, model_directory
 from telellm.recipe import Recipe, RecipeError, vary
+from telellm.text_files import text_files
 
 
 def check(recipe: Recipe) -> None:
-    """Raise `RecipeError` with every mistake of a recipe that this machine can see: missing folders, files, models.
+    """Raise `RecipeError` with every mistake of a recipe that this machine can see.
 
-    The arms of its study are looked at too.
+    That is what is missing (folders, files, models), and what is there and is not what the recipe says it is: a
+    benchmark of another format would be found out only when hours of the corpus are made. Buckets and the hub are not
+    asked. The arms of its study are looked at too.
     """
     mistakes = _mistakes(recipe)
     for arm, changes in recipe.study.all_arms().items():
@@ -36,10 +44,41 @@ def _mistakes(recipe: Recipe) -> list[str]:
         mistakes += _missing("evaluation.general.text", recipe.evaluation.general.text)
     for field, (model, _) in models_of(recipe).items():
         try:
-            find_local(model)
+            found = find_local(model)
+            if field == "model.name" and found and found.is_dir() and not (found / "config.json").is_file():
+                mistakes.append(f"{field}: {found}: no model is there (config.json is missing)")
         except RecipeError as error:
             mistakes.append(f"{field}: {str(error).removeprefix('model: ')}")
+    return mistakes + _unreadable(recipe)
+
+
+def _unreadable(recipe: Recipe) -> list[str]:
+    """Return what the stages' own readers say of the files of this machine that are there."""
+    evaluation, replay = recipe.evaluation, recipe.training.pack.replay
+    general = evaluation.general.text if "general" in evaluation.metrics else ""
+    reads: list[tuple[str, Callable[[], object]]] = [
+        *((path, partial(_read_first, path)) for path in recipe.corpus.decontaminate.benchmarks),
+        *((benchmark.path, partial(read_choices, benchmark, seed=0)) for benchmark in evaluation.multiple_choice),
+        *((task.path, partial(read_general_task, task, seed=0)) for task in evaluation.forgetting),
+        (replay, partial(text_files, replay, "training.pack.replay")),
+        (general, partial(text_files, general, "evaluation.general.text")),
+    ]
+    mistakes = []
+    # elsewhere, or named as missing already: not read
+    here = [read for path, read in reads if path.startswith("package:") or (path and Path(path).exists())]
+    rules: Callable[[], object] = partial(select_rules, recipe.corpus.clean.rules)
+    for read in (rules, *here):
+        try:
+            read()
+        except RecipeError as error:
+            mistakes.append(str(error))
     return mistakes
+
+
+def _read_first(path: str) -> None:
+    field = "corpus.decontaminate.benchmarks"
+    for file in find_files(path, field):
+        next(read_texts(file, field), None)
 
 
 def models_of(recipe: Recipe) -> dict[str, tuple[str, str]]:

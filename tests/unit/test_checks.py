@@ -13,6 +13,8 @@ SMALL = "name: small\nmodel: {name: ./model}\nsources:\n  one: {category: web, p
 def folder(tmp_path):
     for name in ("raw", "model", "replay", "embedder"):
         (tmp_path / name).mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "replay" / "general.txt").write_text("The river rose in spring.")
     (tmp_path / "instructions.jsonl").write_text("")
     return tmp_path
 
@@ -47,6 +49,31 @@ def test_every_file_that_is_missing_is_named_with_what_is_there(folder):
     )
 
 
+def test_what_is_there_and_is_not_what_the_recipe_says_is_found_before_anything_runs(folder):
+    (folder / "quiz.json").write_text('[["Which?", ["1. this", "2. that"], "1"]]')
+    (folder / "hellaswag").mkdir()
+    (folder / "hellaswag" / "validation.jsonl").write_text('{"ctx_a": "no endings"}\n')
+    (folder / "replay" / "general.txt").rename(folder / "general.docx")
+    text = SMALL + (
+        "corpus: {clean: {rules: [imagse]}, decontaminate: {benchmarks: [instructions.jsonl]}}\n"
+        "training: {pack: {replay: replay}}\n"
+        "evaluation: {embedder: ./embedder, multiple_choice: [{name: quiz, path: quiz.json, format: teleqna}],\n"
+        "  forgetting: [{task: hellaswag, path: hellaswag}]}\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        check(parse(text, folder=folder))
+    said = str(caught.value)
+    for words in (
+        'corpus.clean.rules: "imagse" is not a rule',
+        "corpus.decontaminate.benchmarks: ",
+        f"evaluation.multiple_choice: quiz: {folder}/quiz.json holds no multiple choice question of the format",
+        "evaluation.forgetting: hellaswag: ",
+        f"training.pack.replay: {folder}/replay: no text is there",
+    ):
+        assert words in said
+    assert said.count("corpus.decontaminate.benchmarks: ") == 1
+
+
 def test_models_are_looked_for_where_they_are_used(folder):
     text = SMALL + "lm: {model: ./asked}\nevaluation: {embedder: ./embedder, judge: {model: 'package:no_such_thing/m'}}"
     with pytest.raises(RecipeError) as caught:
@@ -65,6 +92,9 @@ def test_the_arms_of_a_study_are_looked_at_too(folder):
     with pytest.raises(RecipeError, match=r"^study, arm large: model\.name: .*no such file or folder"):
         check(parse(text, folder=folder))
     (folder / "large").mkdir()
+    with pytest.raises(RecipeError, match=r"^study, arm large: model\.name: .*config\.json is missing"):
+        check(parse(text, folder=folder))
+    (folder / "large" / "config.json").write_text("{}")
     check(parse(text, folder=folder))
 
 
@@ -85,7 +115,6 @@ def test_reference_models_of_this_machine_are_looked_for(folder):
 
 
 def test_the_models_of_a_recipe_are_brought_to_this_machine(folder, capsys):
-    (folder / "model" / "config.json").write_text("{}")
     text = SMALL + "evaluation: {embedder: ./model, reference_models: {vendor: ./model}}"
     (folder / "my.yaml").write_text(text)
     assert main(["models", "fetch", str(folder / "my.yaml")]) == 0
