@@ -31,7 +31,11 @@ STAGES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 the work failed, 2 the input is wrong."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        return 2
+    options = parser.parse_args(arguments)
     # as the first process of a container, a program that does not handle this signal never gets it
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if options.debug:

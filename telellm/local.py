@@ -64,7 +64,9 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
     Raises `RecipeError` or `StoreUnavailable` for what can be known before anything runs.
     """
     from telellm.checks import check
+    from telellm.runs import check_name
 
+    check_name(name)
     opened = Store.open(store)
     check(recipe)
     began = time.monotonic()

@@ -28,7 +28,12 @@ def describe_version(store: Store, name: str, version: str = "") -> Iterator[str
     """Yield what there is to say of a version, by default the one in production, and the moves of the pointer."""
     pointer = production(store, name)
     if not version and pointer is None:
-        raise RecipeError(f"models: {name} has no version in production; name a version\n  {known_models(store)}")
+        made = [str(manifest["version"]) for manifest in reversed(versions(store, name))]
+        if not made:
+            raise RecipeError(f"models: there is no model {name}\n  {known_models(store)}")
+        raise RecipeError(
+            f"models: {name} has no version in production; name a version\n  its versions: {', '.join(made)}"
+        )
     manifest = find_version(store, name, version or (pointer.version if pointer else ""))
     place = f"{store.uri}/models/{name}/{manifest['version']}"
     snapshot = manifest["outputs"].get("decontaminate", {}).get("place", "none of its own")

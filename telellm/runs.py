@@ -50,6 +50,7 @@ STAGES = {
 }
 """Every stage, in the order of the pipeline, and the module that holds it."""
 TRAINING = ("pretrain", "instruct")
+RUN_NAME = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]{0,99}")
 PAGES_BESIDE = re.compile(r'href="(report|questions)\.html"')
 
 
@@ -59,6 +60,16 @@ def find_stage(name: str) -> Stage:
         raise RecipeError(f'"{name}" is not a stage\n  known stages: {", ".join(STAGES)}')
     found: Stage = getattr(import_module(STAGES[name]), name.replace("-", "_"))
     return found
+
+
+def check_name(name: str) -> str:
+    """Return the name of a run, a folder of the store; raises `RecipeError` where it cannot be one."""
+    if not RUN_NAME.fullmatch(name):
+        raise RecipeError(
+            f'--name: "{name}" is no name of a run: letters, digits, hyphens, underscores and points, at most 100, '
+            "the first a letter or digit"
+        )
+    return name
 
 
 def start_run(recipe: str, store: str, name: str = "", model: str = "", changes: str = "") -> str:
@@ -71,14 +82,15 @@ def start_run(recipe: str, store: str, name: str = "", model: str = "", changes:
     progress = Progress("start")
     try:
         parsed = change(recipe, model, changes)
+        name = check_name(name or parsed.name)
         opened = Store.open(store)
         if parsed.cluster.enabled:
             require(parsed, opened, progress)
             parsed = share(parsed, opened, progress)
-        opened.write(f"runs/{name or parsed.name}/recipe.yaml", parsed.to_yaml().encode())
+        opened.write(f"runs/{name}/recipe.yaml", parsed.to_yaml().encode())
     except Exception as error:
         fail("start", error, progress)
-    return f"{opened.uri}/runs/{name or parsed.name}"
+    return f"{opened.uri}/runs/{name}"
 
 
 def change(recipe: str, model: str, changes: str) -> Recipe:

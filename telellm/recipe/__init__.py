@@ -6,6 +6,7 @@ to the working folder.
 """
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
@@ -231,8 +232,13 @@ def _from_here(value: Any) -> Any:
 
 
 def _near(path: Path) -> str:
-    known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-    return f"\n  recipes there: {', '.join(known)}" if known else ""
+    """Return what was probably meant: a recipe of that folder, or of `recipes/` where a name alone was given."""
+    folders = [path.parent, *([path.parent / "recipes"] if path.parent == Path() else [])]
+    known = sorted(str(p) for folder in folders if folder.is_dir() for p in folder.glob("*.yaml"))
+    names = {Path(one).stem: one for one in known}
+    said = f"\n  recipes there: {', '.join(known)}" if known else ""
+    close = get_close_matches(path.stem, names, 1)
+    return said + (f"\n  did you mean {names[close[0]]}?" if close else "")
 
 
 def _explain(mistake: Any, source: str) -> str:
@@ -247,12 +253,22 @@ def _explain(mistake: Any, source: str) -> str:
         return f"{source}: {field}: this field is missing{_describe(location)}"
     if kind == "literal_error":
         known = [part.strip(" '\"") for part in str(context["expected"]).replace(" or ", ",").split(",")]
-        what = "name" if location[-1] == "[key]" else "value" if location[-1].isdigit() else location[-1]
+        what = "name" if location[-1] == "[key]" else _item_of(location)
         plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
         given = short(str(value))
         return f'{source}: {field}: "{given}" is not a {what}{alternatives(given, known, plural)}'
     shown = short(repr(value)) if not isinstance(value, str) else f'"{short(value)}"'
     return f"{source}: {field}: {shown}: {mistake['msg'].removeprefix('Value error, ')}{_describe(location)}"
+
+
+def _item_of(location: list[str]) -> str:
+    """Return what a value is: that of `method` is a method, an item of `metrics` a metric."""
+    if not location[-1].isdigit():
+        return location[-1]
+    several = location[-2]
+    if several.endswith("ies"):
+        return f"{several[:-3]}y"
+    return several[:-1] if several.endswith("s") else "value"
 
 
 def _walk(location: Iterable[str]) -> Any:

@@ -76,6 +76,8 @@ def test_a_recipe_is_read_without_what_only_stages_need():
             ["run", "{tmp}/none.yaml"],
             "error: {tmp}/none.yaml: there is no such recipe\n  recipes there: {tmp}/small.yaml",
         ),
+        (["run", "{tmp}/smal"], "did you mean {tmp}/small.yaml?"),
+        (["run", "{tmp}/small.yaml", "--name", "a b/c"], '--name: "a b/c" is no name of a run'),
         (["run", "{tmp}/small.yaml", "--set", "sed=1"], 'there is no field "sed"'),
         (["run", "{tmp}/small.yaml", "--store", "ftp://x"], '"ftp" is not a kind of store; known kinds: file, s3'),
         (["run", "{tmp}/small.yaml", "--store", "{tmp}/store"], "sources.one.path: /nowhere does not exist"),
@@ -89,7 +91,7 @@ def test_a_recipe_is_read_without_what_only_stages_need():
         (["stage", "nonsense", "--recipe", "x"], "invalid choice: 'nonsense'"),
         (["stage", "clean", "--recipe", "x", "--shards", "2/2"], "is not I/N with 0 <= I < N"),
         (["nonsense"], "invalid choice: 'nonsense'"),
-        ([], "usage: telellm"),
+        ([], "run a pipeline on this machine"),
     ],
 )
 def test_what_the_user_got_wrong_is_2_and_one_message(arguments, said, tmp_path):

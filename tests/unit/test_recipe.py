@@ -57,6 +57,11 @@ def all_sections(kind=Settings):
             '  did you mean "wiki"?',
         ),
         (
+            "evaluation: {metrics: [perplexity]}",
+            'my.yaml: evaluation.metrics.0: "perplexity" is not a metric\n  known metrics: answer_perplexity, '
+            'semscore, llm_eval, general, literature\n  did you mean "answer_perplexity"?',
+        ),
+        (
             "corpus: {clean: {minimum_words: many}}",
             'my.yaml: corpus.clean.minimum_words: "many": Input should be a valid integer, unable to parse string as '
             "an integer\n  Shorter documents are rejected after cleaning (words).",

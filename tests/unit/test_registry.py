@@ -231,7 +231,7 @@ def test_models_are_listed_shown_promoted_and_rolled_back(
         (("promote", "telecom", "v333", "--why", "x"), "the gate refused it"),
         (("promote", "telecom", "v9", "--why", "x"), 'has no version "v9"\n  known versions: v1, v22, v333, v4444'),
         (("rollback", "telecom", "--why", "x"), "there is no version before v1"),
-        (("show", "telekom"), "telekom has no version in production; name a version\n  known models: telecom"),
+        (("show", "telekom"), "there is no model telekom\n  known models: telecom"),
         (("list", "telekom"), "there is no model telekom\n  known models: telecom"),
     ):
         code, said = telellm(*arguments)
