@@ -105,16 +105,12 @@ def test_a_job_that_is_suspended_waits_in_the_queue_and_not_in_the_run(
     assert list(losses(store, "run", "pretrain")) == list(range(1, 11))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_cancelled_run_leaves_no_pod(
-    cluster: Cluster, recipe_with: Callable[..., Recipe], number: signal.Signals
-) -> None:
-    recipe = cluster.folder / f"{number.name}.yaml"
+def test_a_cancelled_run_leaves_no_pod(cluster: Cluster, recipe_with: Callable[..., Recipe]) -> None:
+    recipe = cluster.folder / "cancelled.yaml"
     recipe.write_text(recipe_with(*MANY, "cluster.shards.cpus=0.1", "name=cancelled").to_yaml())
-    store = f"s3://telellm/cancelled-{number.value}"
-    process = cluster.telellm("run", recipe, "--pipeline", "corpus", "--store", store)
+    process = cluster.telellm("run", recipe, "--pipeline", "corpus", "--store", "s3://telellm/cancelled")
     process.until("a pod of ingest runs", lambda: "cancelled-ingest" in cluster.running("0"))
-    process.popen.send_signal(number)
+    process.popen.send_signal(signal.SIGTERM)
     assert process.popen.wait(60) != 0
     wait_until("nothing is left", cluster.is_empty)
 
