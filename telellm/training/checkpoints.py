@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a training run in the store, written while training goes on, complete or not there.
 
-Torch's distributed checkpoint keeps its table of contents (`.metadata`) as a pickle, so only checkpoints of this very
-run and stage, whose digests its own manifest names, are ever loaded.
+Only checkpoints of this very run and stage, whose digests its own manifest names, are loaded, and no code in them is
+run (`checkpoint_reading.py`).
 """
 
 import shutil
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from telellm.store import MANIFEST, Store, sha256_file
+from telellm.store import MANIFEST, Store, TornOutput, sha256_file
+from telellm.training.checkpoint_reading import read_checkpoint
 
 OPTIONS = StateDictOptions(ignore_frozen_params=True, strict=False)
 """Frozen weights are those of the base model: a checkpoint needs only what is trained."""
@@ -68,7 +68,13 @@ class Checkpoints:
             (folder / name).symlink_to(self.store.fetch(f"{place}/{name}", entry["sha256"]).resolve())
         weights, moments = get_state_dict(loss, optimizer, options=OPTIONS)
         state: dict[str, Any] = {"weights": weights, "moments": moments}
-        load(state, checkpoint_id=folder, process_group=self.group)
+        try:
+            read_checkpoint(state, folder, self.group)
+        except TornOutput as error:
+            raise TornOutput(
+                f"the checkpoint {self.store.uri}/{place}: {error}\n  delete that folder, and training starts from the "
+                "checkpoint before it"
+            ) from error
         set_state_dict(
             loss, optimizer, model_state_dict=state["weights"], optim_state_dict=state["moments"], options=OPTIONS
         )
