@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from telellm.lm.models import conversion_of, find_local
 from telellm.lm.without_weights import build_without_weights
 from telellm.recipe import Lora, RecipeError
-from telellm.store import Store
+from telellm.store import Store, StoreUnavailable
 
 PROBE_SECONDS = 2.0
 SCALED_SCORES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -124,6 +124,10 @@ def _from_bucket(uri: str) -> bytes:
         return Store.open(uri).read("config.json")
     except FileNotFoundError:
         raise RecipeError(f"model: {uri}: no model is there (config.json is missing)") from None
+    except StoreUnavailable as error:
+        raise RecipeError(
+            f"model: {uri}: its config.json is needed to count its parameters: {str(error).removeprefix('store: ')}"
+        ) from error
 
 
 def _from_hub(name: str, revision: str) -> bytes:

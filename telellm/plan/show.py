@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from telellm.plan import Plan
 from telellm.plan.work import Work
+from telellm.progress import duration
 
 
 def describe(plan: Plan) -> Iterator[str]:
@@ -16,10 +17,12 @@ def describe(plan: Plan) -> Iterator[str]:
     yield f"tokens      {plan.tokens:,} in {texts.sequences:,} sequences: {sources}{replay}"
     yield f"            {'' if texts.exact else 'about: '}{texts.basis}"
     yield ""
-    yield f"{'step':<10} {'steps':>8} {'tokens':>16} {'GiB a process':>14} {'hours':>9} {'GPU hours':>10}"
+    cost = "GPU hours" if plan.device.on_gpu else "machine hours"
+    yield f"{'step':<10} {'steps':>8} {'tokens':>16} {'GiB a process':>14} {'time':>11} {cost:>14}"
     for work in plan.work:
         yield _row(work)
-    yield f"{'all':<10} {'':>8} {'':>16} {plan.gpu_memory_gib:>14.1f} {'':>9} {_hours(plan.gpu_hours):>10}"
+    time = duration(3600 * sum(work.hours for work in plan.work if not work.requests))
+    yield f"{'all':<10} {'':>8} {'':>16} {plan.gpu_memory_gib:>14.1f} {time:>11} {_hours(plan.gpu_hours):>14}"
     yield ""
     for work in plan.work:
         if work.memory_gib:
@@ -36,13 +39,17 @@ def describe(plan: Plan) -> Iterator[str]:
         yield f"downloads   {sum(plan.downloads.values()):,.1f} GiB, not in the store: {parts}"
     for note in plan.notes:
         yield f"not known   {note}"
+    if arms := plan.recipe.study.all_arms():
+        yield f"not counted the study's {len(arms)} arms: this is the recipe without their changes, for one seed"
 
 
 def _row(work: Work) -> str:
     steps = f"{work.steps:,}" if work.steps else ""
     memory = f"{sum(work.memory_gib.values()):.1f}" if work.memory_gib else ""
-    hours = (_hours(work.hours), _hours(work.gpu_hours)) if not work.requests else (f"{work.requests:,}", "requests")
-    return f"{work.name:<10} {steps:>8} {work.tokens:>16,} {memory:>14} {hours[0]:>9} {hours[1]:>10}"
+    spent = (duration(3600 * work.hours), _hours(work.gpu_hours))
+    if work.requests:
+        spent = (f"{work.requests:,}", "requests")
+    return f"{work.name:<10} {steps:>8} {work.tokens:>16,} {memory:>14} {spent[0]:>11} {spent[1]:>14}"
 
 
 def _hours(hours: float) -> str:

@@ -80,9 +80,10 @@ def find_texts(recipe: Recipe, earlier: Earlier | None, tokens: int, notes: list
         return _pack({"all": counted_tokens}, recipe, earlier.documents, earlier.questions, basis)
     by_category, documents = _from_sources(recipe, notes)
     if not by_category:
+        reasons = "".join(f"\n  {note}" for note in notes if note.startswith("sources."))
         raise RecipeError(
             "plan: no source could be looked at, so the size of the corpus is not known; name it (--tokens 2.5e9), or "
-            "a store with an earlier run (--store)"
+            f"a store with an earlier run (--store){reasons}"
         )
     left = 1 - recipe.tele_eval.held_out_share
     kept = {name: round(number * left) for name, number in by_category.items()}
