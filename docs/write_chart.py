@@ -70,7 +70,7 @@ Steps of pipelines also get what you put into these, if they are there:
 | `telellm-reference` | api-key: of a reference model's server, as TELELLM_REFERENCE_KEY | evaluate references |
 | `telellm-benchmarks` | TELEQNA_PASSWORD: of archived benchmarks | decontaminate, hold out, pack, evaluate, studies |
 | `telellm-webhook` | TELELLM_WEBHOOK_URL: told what the nightly gate decided (`notify`) | promote |
-| `telellm-hub` | HF_TOKEN, HF_ENDPOINT: your account at the model hub, the address of a mirror | start, evaluate, studies |
+| `telellm-hub` | HF_TOKEN, HF_ENDPOINT: your account at the model hub, a mirror's address | start, evaluate, studies |
 
 **`helm template` and GitOps** (Argo CD, Flux without its Helm controller): a look-up returns nothing there, so each
 rendering would make other passwords, and an installation that runs would lose its users. Make the Secrets yourself and

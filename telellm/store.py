@@ -7,12 +7,12 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,8 @@ from telellm.entries import trouble_with
 
 MANIFEST = "manifest.json"
 PARALLEL_TRANSFERS = 8
+HASHED_BYTES = 2**18
+"""Read at a time."""
 
 
 class InvalidStore(ValueError):
@@ -40,10 +42,13 @@ class TornOutput(ValueError):
     """A file of a finished output is missing or is not the one that its manifest names."""
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file as hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    state = hashlib.sha256()
+    with FileIO(str(path)) as stream:  # a hundred thousand small files a night: no buffer and no object a file
+        while part := stream.read(HASHED_BYTES):
+            state.update(part)
+    return state.hexdigest()
 
 
 def cache_directory() -> Path:
@@ -75,6 +80,8 @@ class Store(ABC):
         if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
             raise InvalidStore(f"store: {uri}: write file:///absolute/path or a plain path")
         if parts.scheme in ("", "file"):
+            from telellm.directory import DirectoryStore
+
             return DirectoryStore(Path(unquote(parts.path) if parts.scheme else uri).expanduser().resolve())
         raise InvalidStore(f'store: {uri}: "{parts.scheme}" is not a kind of store; known kinds: file, s3')
 
@@ -230,12 +237,13 @@ def replacing(target: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise _explained(error, target) from error
+        raise explained(error, target) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _explained(error: OSError, target: Path) -> OSError:
+def explained(error: OSError, target: Path) -> OSError:
+    """Return what an error of this machine's file system means to a person, where that is known."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreUnavailable(
             f"{target.parent}: the disk is full; make room or choose another --store, then run again"
@@ -245,122 +253,6 @@ def _explained(error: OSError, target: Path) -> OSError:
     return error
 
 
-class DirectoryStore(Store):
-    """A store in a folder of this machine (or a shared file system)."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root.as_uri())
-        self.root = root
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(f"store: {root}: the folder cannot be made: {error.strerror}") from error
-
-    def _path(self, key: str) -> Path:
-        return self.root / inside(key)
-
-    def read(self, key: str) -> bytes:
-        """Return an object."""
-        try:
-            return self._path(key).read_bytes()
-        except (NotADirectoryError, IsADirectoryError):
-            raise FileNotFoundError(key) from None
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write a small object."""
-        target = self._path(key)
-        with _folder(target), replacing(target) as temporary:
-            temporary.write_bytes(data)
-
-    def swap(self, key: str, expected: bytes | None, data: bytes) -> bool:
-        """Write a small object if it is `expected` still; a lock file beside it lets one writer at a time in.
-
-        What is new is linked into its place, which succeeds once even where a shared file system has no locks.
-        """
-        target = self._path(key)
-        with _folder(target), target.with_name(f".{target.name}.lock.part").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (target.read_bytes() if target.is_file() else None) != expected:
-                return False
-            if expected is not None:
-                self.write(key, data)
-                return True
-            temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.part")
-            try:
-                temporary.write_bytes(data)
-                os.link(temporary, target)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                raise _explained(error, target) from error
-            finally:
-                temporary.unlink(missing_ok=True)
-        return True
-
-    def upload(self, key: str, path: Path) -> None:
-        """Write an object from a file."""
-        target = self._path(key)
-        with _folder(target), replacing(target) as temporary:
-            shutil.copyfile(path, temporary)
-
-    def download(self, key: str, path: Path) -> None:
-        """Write an object to a file."""
-        shutil.copyfile(self._path(key), path)
-
-    def copy(self, key: str, target: str) -> None:
-        """Link the file where the file system can, else copy it."""
-        source, place = self._path(key), self._path(target)
-        with _folder(place):
-            temporary = place.with_name(f".{place.name[:80]}.{uuid.uuid4().hex}.part")
-            try:
-                os.link(source, temporary)
-                temporary.replace(place)
-            except FileNotFoundError:
-                raise FileNotFoundError(key) from None
-            except OSError:  # no hard links here
-                self.upload(target, source)
-            finally:
-                temporary.unlink(missing_ok=True)  # a link that replaces another to the same file stays
-
-    def fetch(self, key: str, sha256: str) -> Path:
-        """Return the object's own path: nothing is copied, its size was checked when it was written."""
-        path = self._path(key)
-        if not path.exists():
-            raise TornOutput(f"{path} is in a manifest but not in the store; run the stage that makes it again")
-        if sha256_file(path) != sha256:
-            raise TornOutput(f"{path} is not the file that its manifest names; delete its folder and run again")
-        return path
-
-    def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys under a folder, sorted."""
-        start = len(str(self.root).rstrip("/")) + 1
-        yield from sorted(path[start:] for path in _files(str(self._path(prefix))))
-
-    def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield keys and digests; `prefix` may be one file."""
-        for key in [prefix] if self.exists(prefix) else self.list(prefix):
-            yield key, sha256_file(self._path(key))
-
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield keys and sizes."""
-        for key in self.list(prefix):
-            yield key, self._path(key).stat().st_size
-
-    def exists(self, key: str) -> bool:
-        """Say whether there is such an object."""
-        return self._path(key).is_file()
-
-    def remove(self, key: str) -> None:
-        """Delete one object, if it is there."""
-        self._path(key).unlink(missing_ok=True)
-
-    def delete(self, prefix: str) -> None:
-        """Delete the folder."""
-        folder = self._path(prefix)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Let one process (or thread) of this machine at a time into the body, for this folder."""
@@ -368,25 +260,3 @@ def alone(folder: Path) -> Iterator[None]:
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _files(folder: str) -> Iterator[str]:
-    """Yield the paths of a folder's files, without those that are being written; much quicker than `rglob`."""
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):  # also: removed by another process
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
-        elif entry.is_file() and not (entry.name.startswith(".") and entry.name.endswith(".part")):
-            yield entry.path
-
-
-@contextmanager
-def _folder(target: Path) -> Iterator[None]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _explained(error, target) from error
-    yield

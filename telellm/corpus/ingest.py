@@ -121,7 +121,7 @@ def find_units(source_name: str, source: Source) -> list[Unit]:
     groups: dict[str, list[str]] = defaultdict(list)
     projects = set(_project_folders(store, list(stamps)) if source.category == "arxiv" and not single else [])
     for key in sorted(stamps):
-        folders = [str(parent) for parent in PurePosixPath(key).parents]
+        folders = [str(parent) for parent in PurePosixPath(key).parents] if projects else []
         groups[next((folder for folder in reversed(folders) if folder in projects), key)].append(key)
     return [
         Unit(

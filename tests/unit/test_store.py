@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telellm.directory import DirectoryStore
 from telellm.store import (
-    DirectoryStore,
     InvalidStore,
     Store,
     StoreUnavailable,

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from telellm import runs
+from telellm.directory import DirectoryStore
 from telellm.recipe import Recipe, parse
 from telellm.registry import missing, production, versions
 from telellm.report.gather import read_rows
 from telellm.stage import Output, read_notes
-from telellm.store import DirectoryStore, Store
+from telellm.store import Store
 from tests.tiny_nights import files_of, night
 
 NIGHTS = 365

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from telellm.directory import DirectoryStore
 from telellm.lm.models import load_tokenizer, model_digest, model_directory, share_model
 from telellm.recipe import RecipeError
-from telellm.store import DirectoryStore, InvalidStore, Store, TornOutput
+from telellm.store import InvalidStore, Store, TornOutput
 from tests.tiny_model import make_tiny_model
 
 
