@@ -14,6 +14,9 @@ PAIRS = (
     *(("base", "pretrained"), ("base", "instruct"), ("pretrained", "instruct")),
     *(("production", "pretrained"), ("production", "instruct")),
 )
+FEWEST = 10
+"""Of fewer questions nothing is said: where all of n go the same way, no draw of the bootstrap does otherwise, and of
+two models that are alike that is so once in 2^(n-1) times: every fourth time of three questions."""
 OWN = ("base", "pretrained", "instruct", "production")
 """The models of a run; others are reference models, by their names in the recipe."""
 
@@ -83,8 +86,13 @@ def measured(rows: Sequence[Row], metric: str) -> Measured:
 
 
 def is_better(metric: str, difference: Difference) -> bool | None:
-    """Say whether the candidate is better; None where the interval includes zero."""
-    if difference.low is None or difference.high is None or difference.low <= 0 <= difference.high:
+    """Say whether the candidate is better; None where the interval includes zero, or rests on too few questions."""
+    if (
+        difference.n < FEWEST
+        or difference.low is None
+        or difference.high is None
+        or difference.low <= 0 <= difference.high
+    ):
         return None
     return (difference.high < 0) == about(metric).lower_is_better
 
@@ -96,6 +104,8 @@ def verdict(metric: str, baseline: str, candidate: str, difference: Difference, 
     figures = (
         f"{named.title} {shown_difference(metric, difference.value)}, {interval_text(metric, difference, confidence)}"
     )
+    if difference.n < FEWEST:
+        return f"Too few are compared to tell {candidate} and {baseline} model apart ({figures})."
     if better is None:
         return f"No difference between {candidate} and {baseline} model is shown ({figures})."
     return f"The {candidate} model {named.better if better else named.worse} than the {baseline} ({figures})."

@@ -24,6 +24,17 @@ def test_a_verdict_says_better_only_where_the_interval_excludes_zero() -> None:
     assert "farther from the reference" in verdict("semscore.mean", "base", "instruct", lower, 0.95)
 
 
+def test_few_questions_say_nothing_even_where_all_of_them_go_the_same_way() -> None:
+    base, better = [row(n) for n in range(10)], [row(n, nll=9.0 - n / 10) for n in range(10)]
+    few = compare_models({"base": base[:9], "pretrained": better[:9]}, SETTINGS)[0]
+    assert few["high"] < 0 and few["better"] is None
+    assert few["verdict"].startswith(
+        "Too few are compared to tell pretrained and base model apart (answer perplexity −"
+    )
+    enough = compare_models({"base": base, "pretrained": better}, SETTINGS)[0]
+    assert enough["better"] is True and enough["n"] == 10
+
+
 def test_only_questions_that_both_models_answered_are_compared() -> None:
     base = [row(n, verdict="yes") for n in range(6)]
     instruct = [row(n, nll=8.0, verdict="no" if n < 4 else "unparseable") for n in range(1, 9)]
@@ -35,8 +46,8 @@ def test_only_questions_that_both_models_answered_are_compared() -> None:
 
 
 def test_the_splits_are_compared_apart() -> None:
-    base = [row(n, split="held-out" if n % 2 else "train") for n in range(9)]
-    better = [row(n, nll=5.0 if n % 2 else 10.0, split="held-out" if n % 2 else "train") for n in range(9)]
+    base = [row(n, split="held-out" if n % 2 else "train") for n in range(22)]
+    better = [row(n, nll=5.0 if n % 2 else 10.0, split="held-out" if n % 2 else "train") for n in range(22)]
     rows = {"base": base, "pretrained": better}
     assert compare_models(rows, SETTINGS, "held-out")[0]["better"] is True
     assert compare_models(rows, SETTINGS, "train")[0]["better"] is None
@@ -48,12 +59,16 @@ def test_a_benchmark_is_compared_over_its_own_questions() -> None:
         return row | {"task": f"multiple_choice.{benchmark}", "correct": correct}
 
     rows = {
-        "base": [row(1), *(chose(number, 0.0) for number in range(9)), chose(1, 1.0, "other-quiz")],
-        "pretrained": [row(1), *(chose(number, float(number > 1)) for number in range(8)), chose(1, 1.0, "other-quiz")],
+        "base": [row(1), *(chose(number, 0.0) for number in range(17)), chose(1, 1.0, "other-quiz")],
+        "pretrained": [
+            row(1),
+            *(chose(number, float(number > 3)) for number in range(16)),
+            chose(1, 1.0, "other-quiz"),
+        ],
     }
     found = {entry["metric"]: entry for entry in compare_models(rows, SETTINGS)}
     quiz = found["multiple_choice.quiz.accuracy"]
-    assert (quiz["n"], quiz["difference"], quiz["better"]) == (8, 0.75, True)
+    assert (quiz["n"], quiz["difference"], quiz["better"]) == (16, 0.75, True)
     assert (
         "pretrained model chooses the right option of quiz more often than the base (quiz accuracy +0.750"
         in (quiz["verdict"])
@@ -68,12 +83,12 @@ def test_general_ability_is_compared_over_the_questions_of_its_task() -> None:
         return row | {"task": f"forgetting.{task}", "correct": correct}
 
     rows = {
-        "base": [row(1), *(answered(number, float(number > 1)) for number in range(9)), answered(1, 1.0, "mmlu")],
-        "pretrained": [row(1), *(answered(number, 0.0) for number in range(9)), answered(1, 1.0, "mmlu")],
+        "base": [row(1), *(answered(number, float(number > 3)) for number in range(18)), answered(1, 1.0, "mmlu")],
+        "pretrained": [row(1), *(answered(number, 0.0) for number in range(18)), answered(1, 1.0, "mmlu")],
     }
     found = {entry["metric"]: entry for entry in compare_models(rows, SETTINGS)}
     lost = found["forgetting.gsm8k.accuracy"]
-    assert (lost["n"], lost["better"]) == (9, False) and lost["difference"] == pytest.approx(-7 / 9)
+    assert (lost["n"], lost["better"]) == (18, False) and lost["difference"] == pytest.approx(-7 / 9)
     assert (
         "answers questions of gsm8k rightly less often than the base (general ability, gsm8k −0.778" in lost["verdict"]
     )
