@@ -257,8 +257,12 @@ def compile_pipelines(options: argparse.Namespace) -> int:
     from kfp import compiler
 
     from pipelines import PIPELINES as known
+    from telellm.recipe import RecipeError
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"--out {options.out}: the folder cannot be made: {error.strerror}") from None
     for name in [options.pipeline] if options.pipeline else known:
         target = options.out / f"{name}.yaml"
         compiler.Compiler().compile(known[name], str(target))

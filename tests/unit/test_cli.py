@@ -90,6 +90,7 @@ def test_a_recipe_is_read_without_what_only_stages_need():
         ),
         (["stage", "nonsense", "--recipe", "x"], "invalid choice: 'nonsense'"),
         (["stage", "clean", "--recipe", "x", "--shards", "2/2"], "is not I/N with 0 <= I < N"),
+        (["compile", "corpus", "--out", "{tmp}/small.yaml/x"], "the folder cannot be made: Not a directory"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "run a pipeline on this machine"),
     ],
