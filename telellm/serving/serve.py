@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from telellm import registry
 from telellm.lm.models import model_directory
 from telellm.recipe import RecipeError
+from telellm.serving.asked import Unfit, read_request, while_connected
 from telellm.serving.named_models import NamedModel, of_registry, resolve
 from telellm.stage import StageFailed, end_with_parent
 from telellm.store import Store, StoreUnavailable, TornOutput
@@ -39,6 +40,11 @@ DRAIN_SECONDS = 600.0
 VERSION_HEADER = "x-telellm-version"
 UNHANDED = {"host", "content-length", "connection", "transfer-encoding", "accept-encoding"}
 """Headers that belong to one connection."""
+PATHS = ("chat/completions", "completions", "responses")
+"""What is handed on. An engine offers more, such as loading any model that a request names."""
+MOST_AT_ONCE = 256
+"""Requests that wait for an engine; others are sent away for a moment."""
+JSON = {"content-type": "application/json"}
 Say = Callable[[str], None]
 
 
@@ -198,7 +204,7 @@ def application(front: Front) -> "Starlette":
     """Return the web application: `/v1/…` is handed on, `/health` and `/v1/models` are answered here."""
     import httpx2
     from starlette.applications import Starlette
-    from starlette.responses import JSONResponse, StreamingResponse
+    from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
     @asynccontextmanager
@@ -236,27 +242,34 @@ def application(front: Front) -> "Starlette":
         return JSONResponse({"object": "list", "data": [entry]})
 
     async def hand_on(request: "Request") -> "Response":
-        body = await request.body()
+        try:
+            asked = await read_request(request)
+        except Unfit as error:
+            return JSONResponse({"error": {"message": str(error)}}, error.status, headers={"connection": "close"})
         engine = front.current
         if engine is None or engine.process.poll() is not None:
             return JSONResponse({"error": {"message": "the model is loaded"}}, 503, headers={"retry-after": "5"})
+        if engine.in_flight >= MOST_AT_ONCE:
+            return JSONResponse({"error": {"message": "too many ask at once"}}, 429, headers={"retry-after": "5"})
         engine.in_flight += 1
         try:
-            with suppress(ValueError):
-                asked = json.loads(body)
-                if isinstance(asked, dict):
-                    body = json.dumps(asked | {"model": engine.directory}).encode()
+            body = json.dumps(asked | {"model": engine.directory}).encode()
             headers = {name: value for name, value in request.headers.items() if name not in UNHANDED}
             url = f"{engine.address}{request.url.path}"
-            upstream = await request.app.state.client.send(
-                request.app.state.client.build_request(request.method, url, content=body, headers=headers), stream=True
+            client = request.app.state.client
+            sent = client.send(
+                client.build_request(request.method, url, content=body, headers=headers | JSON), stream=True
             )
+            upstream = await while_connected(request, sent)
         except httpx2.TransportError as error:
             engine.in_flight -= 1
             return JSONResponse({"error": {"message": f"the engine does not answer: {error}"}}, 502)
         except BaseException:
             engine.in_flight -= 1
             raise
+        if upstream is None:
+            engine.in_flight -= 1
+            return Response(status_code=499)
         known = {name: value for name, value in upstream.headers.items() if name not in UNHANDED}
         known[VERSION_HEADER] = engine.model.label
         return Relayed(
@@ -266,7 +279,7 @@ def application(front: Front) -> "Starlette":
     routes = [
         Route("/health", health),
         Route("/v1/models", models),
-        Route("/v1/{path:path}", hand_on, methods=["POST"]),
+        *(Route(f"/v1/{path}", hand_on, methods=["POST"]) for path in PATHS),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
 

@@ -1,14 +1,17 @@
 """A real server process, real engines, real clients; the pointer moves while they ask."""
 
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -81,6 +84,59 @@ def test_a_health_check_asks_a_question_of_tele_eval(server: tuple[str, object],
     assert "serves telecom" in checks["server"].said
     (nothing,) = check_server("http://127.0.0.1:9/v1", store)
     assert nothing.state == "failed" and "ends in /v1" in nothing.said
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        ("chat/completions", b"{", 400),
+        ("chat/completions", b"[" * 100_000, 400),
+        ("chat/completions", b"[1]", 400),
+        ("chat/completions", b"model=/etc/other", 400),
+        ("chat/completions", b"\xff\xfe", 400),
+        ("chat/completions", b" " * (2**23 + 1), 413),
+        ("completions", b'{"prompt": "x", "max_tokens": -1}', 400),
+        ("completions", b'{"prompt": "x", "max_tokens": 1e99}', 400),
+        ("completions", b'{"prompt": "x", "max_tokens": 1000000000}', 400),
+        ("completions", b'{"prompt": "x", "max_tokens": true}', 400),
+        ("audio/transcriptions", b"model=/etc/other", 404),
+        ("systemone", b"{}", 404),
+        ("%2e%2e/load_model", b'{"model": "owner/other"}', 404),
+        ("../load_model", b'{"model": "owner/other"}', 404),
+    ],
+)
+def test_what_no_client_sends_is_answered_without_the_engine(
+    server: tuple[str, object], path: str, content: bytes, status: int
+) -> None:
+    host, _, port = server[0].removeprefix("http://").partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    with suppress(BrokenPipeError, ConnectionResetError):  # the server need not read all of it
+        connection.request("POST", f"/v1/{path}", content, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("x-telellm-version")) == (status, None)
+    connection.close()
+
+
+def test_no_request_sets_what_the_engine_was_started_with(server: tuple[str, object]) -> None:
+    asked = {"prompt": "What is a cell?", "max_tokens": 2, "generation_config": '{"max_new_tokens": 900}'}
+    answer = httpx2.post(f"{server[0]}/v1/completions", json=asked | {"model": "owner/other"}, timeout=60)
+    assert answer.status_code == 200 and answer.json()["model"] == "telecom"
+
+
+def test_who_hangs_up_early_or_sends_no_end_keeps_nobody_waiting(server: tuple[str, object]) -> None:
+    host, _, port = server[0].removeprefix("http://").partition(":")
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 500, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    open_ends = []
+    for number in range(20):
+        stranger = socket.create_connection((host, int(port)))
+        stranger.sendall(head + (body if number % 2 else body[:-1]))
+        open_ends.append(stranger) if number % 4 == 0 else stranger.close()
+    asked = {"messages": [{"role": "user", "content": "What is a cell?"}], "max_tokens": 2}
+    answer = httpx2.post(f"{server[0]}/v1/chat/completions", json=asked, timeout=60)
+    assert answer.status_code == 200
+    for stranger in open_ends:
+        stranger.close()
 
 
 def test_the_pointer_moves_under_load_and_no_request_fails(
