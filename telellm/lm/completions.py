@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from telellm.lm.client import cut_before
-from telellm.lm.endpoint import EndpointModel
+from telellm.lm.endpoint import EndpointModel, log_probability
 from telellm.lm.http import Refused, Unanswered
 from telellm.stage import StageFailed
 
@@ -99,7 +99,10 @@ class CompletionModel(EndpointModel):
 def _read_echo(answer: Mapping[str, Any]) -> tuple[int, list[float | None]]:
     """Return the number of tokens of the text that was given, and the log-probabilities that came."""
     found = (answer["choices"][0].get("logprobs") or {}).get("token_logprobs") or []
-    return int(answer["usage"]["prompt_tokens"]), list(found)
+    number = int(answer["usage"]["prompt_tokens"])
+    if number < 1:
+        raise ValueError(f"{number} tokens of a text")
+    return number, [None if score is None else log_probability(score) for score in found]
 
 
 def _add_up(begin: int, end: int, logprobs: Sequence[float | None]) -> Likelihood:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +19,8 @@ ATTEMPTS = 6
 """Times that one answer is asked for; between them there are longer and longer waits, or as long as it is told."""
 TOP_LOGPROBS = 20
 """The most likely first tokens that are asked for: what servers give at most by default."""
+ROUNDING = 1e-3
+"""So much above 0 a log-probability may come (nats)."""
 AHEAD = 4
 """Prompts that are taken ahead of the first one without an answer, for each request in flight."""
 
@@ -86,7 +88,7 @@ class EndpointModel:
                 "  use a server that supports logprobs and top_logprobs (vLLM does), or leave "
                 f"{self.section}.endpoint empty"
             )
-        tops = [(top["token"], math.exp(top["logprob"])) for top in logprobs[0]["top_logprobs"]]
+        tops = [(top["token"], math.exp(log_probability(top["logprob"]))) for top in logprobs[0]["top_logprobs"]]
         return choice_of_first_tokens(tops, options)
 
     def _ask(
@@ -110,13 +112,21 @@ class EndpointModel:
 
     def embed(self, texts: Iterable[Sequence[str]]) -> Iterator[list[list[float]]]:
         """Yield the embeddings of each group of texts, in order; the server's model is one that embeds."""
+        asked: deque[int] = deque()
+        about = {"model": self.name, "encoding_format": "float"}
 
         def read(answer: Answer) -> list[list[float]]:
-            return [found["embedding"] for found in sorted(answer["data"], key=lambda found: int(found["index"]))]
+            numbered = {int(found["index"]): found["embedding"] for found in answer["data"]}
+            if sorted(numbered) != list(range(number := asked.popleft())):
+                raise ValueError(f"{len(answer['data'])} embeddings come of {number} texts")
+            return [numbered[place] for place in range(number)]
 
-        about = {"model": self.name, "encoding_format": "float"}
-        bodies = (json.dumps(about | {"input": list(group)}).encode() for group in texts)
-        return self._send("embeddings", bodies, read)
+        def bodies() -> Iterator[bytes]:
+            for group in texts:
+                asked.append(len(group))
+                yield json.dumps(about | {"input": list(group)}).encode()
+
+        return self._send("embeddings", bodies(), read)
 
     def _send(self, path: str, bodies: Iterable[bytes], read: Callable[[Answer], T]) -> Iterator[T]:
         """Yield what `read` makes of the answer to each request, in order; `max_concurrency` are in flight."""
@@ -128,7 +138,7 @@ class EndpointModel:
                 try:
                     self.usage.update(_usage(answer))
                     result = read(answer)
-                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
                     raise StageFailed(
                         f"{settings.endpoint}: what comes from {self.name} there is not an answer of an"
                         f" OpenAI-compatible server: {str(answer)[:200]}\n  see that {self.section}.endpoint is its"
@@ -155,6 +165,14 @@ class EndpointModel:
         else:
             reason, remedy = str(error), "see the server's log"
         raise StageFailed(f"{where}: {reason}\n  {remedy}") from error
+
+
+def log_probability(value: Any) -> float:
+    """Return a log-probability as a server gives it (nats; -inf is one); raises `ValueError` for what is none."""
+    number = float(value)
+    if not number <= ROUNDING:  # also: no number at all
+        raise ValueError(f"{number} is no log-probability")
+    return min(number, 0.0)
 
 
 def choice_of_first_tokens(tops: Sequence[tuple[str, float]], options: Sequence[str]) -> Choice:

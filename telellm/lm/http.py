@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +30,10 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.5, 8.0
 """Seconds before the first repetition, doubled with each one."""
 LONGEST_TOLD = 60.0
 """The longest that a server may tell to wait (seconds)."""
+SHORTEST_KEY = 8
+"""A shorter one is a word for no key (characters)."""
+LARGEST_ANSWER, LARGEST_HEAD = 2**26, 2**18
+"""Bytes of an answer and of what comes before it; more is no answer of a model, and a server may send without end."""
 
 
 class Unanswered(Exception):
@@ -52,13 +57,14 @@ class Server:
 
     def __init__(self, address: str, key: str, timeout_seconds: float, attempts: int, at_once: int) -> None:
         self.address = address.rstrip("/")
+        self.key = "".join(key.split())  # a Secret often ends in a line's end, which ends a header
         self.attempts = attempts
         self.at_once = at_once
         parts = urlsplit(self.address)
         proxy = "" if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme, "")
         trusted = ssl.get_default_verify_paths()  # they heed SSL_CERT_FILE and SSL_CERT_DIR
         self.options: dict[int, Any] = {
-            pycurl.HTTPHEADER: [f"Authorization: Bearer {key}", "Content-Type: application/json", "Expect:"],
+            pycurl.HTTPHEADER: [f"Authorization: Bearer {self.key}", "Content-Type: application/json", "Expect:"],
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
             pycurl.TIMEOUT_MS: max(1, round(1000 * timeout_seconds)),
@@ -96,6 +102,10 @@ class Server:
                         found[number] = result
                 yield _parse(found.pop(num_given))
                 num_given += 1
+        except Refused as error:
+            # some servers repeat what they were sent, and what is said of a refusal is kept in logs and reports
+            said = str(error).replace(self.key, "…") if len(self.key) >= SHORTEST_KEY else str(error)
+            raise Refused(error.status, said) from None
         finally:
             transfers.leave()
 
@@ -197,7 +207,7 @@ class _Transfers:
                 self._settle(curl.transfer, curl.transfer.answer(), found)
             for curl, code, message in failed:
                 late = code == pycurl.E_OPERATION_TIMEDOUT
-                self._settle(curl.transfer, Unanswered(message, late=late), found)
+                self._settle(curl.transfer, curl.transfer.too_large() or Unanswered(message, late=late), found)
         return found
 
     def _settle(
@@ -244,8 +254,23 @@ class _Transfer:
     def _listen(self) -> None:
         self.head: list[bytes] = []
         self.content: list[bytes] = []
-        self.curl.setopt(pycurl.HEADERFUNCTION, self.head.append)
-        self.curl.setopt(pycurl.WRITEFUNCTION, self.content.append)
+        self.left = {id(self.head): LARGEST_HEAD, id(self.content): LARGEST_ANSWER}
+        self.curl.setopt(pycurl.HEADERFUNCTION, partial(self._keep, self.head))
+        self.curl.setopt(pycurl.WRITEFUNCTION, partial(self._keep, self.content))
+
+    def _keep(self, where: list[bytes], piece: bytes) -> int:
+        """Keep a piece; libcurl ends the transfer where fewer bytes were taken than came."""
+        self.left[id(where)] -= len(piece)
+        if self.left[id(where)] < 0:
+            return -1
+        where.append(piece)
+        return len(piece)
+
+    def too_large(self) -> Refused | None:
+        """Return why the transfer was ended here; None where it was not."""
+        if min(self.left.values()) >= 0:
+            return None
+        return Refused(200, f"its answer is larger than {LARGEST_ANSWER / 2**20:g} MiB")
 
     def answer(self) -> bytes | Refused:
         status = self.curl.getinfo(pycurl.RESPONSE_CODE)

@@ -20,6 +20,10 @@ from telellm.store import Store
 
 ANSWER_TOKENS = 48
 TIMEOUT_SECONDS = 120
+LARGEST_BYTES = 2**22
+"""Of an answer, no more is read."""
+NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading an answer that is none raises."""
 SHORTEST = 3
 """A shorter answer is none (characters)."""
 
@@ -44,7 +48,7 @@ def check_server(url: str, store: Store, recipe: Recipe | None = None, name: str
     server = _Server(url)
     try:
         with server.ask("/models") as listed:
-            names = [entry["id"] for entry in json.load(listed)["data"]]
+            names = [str(entry["id"]) for entry in _read(listed)["data"]]
         model = name or names[0]
         yield Check("server", "ok", f"{url} serves {', '.join(names[:5])}")
         question = find_question(store, model)
@@ -60,7 +64,7 @@ def check_server(url: str, store: Store, recipe: Recipe | None = None, name: str
         yield _check_likelihood(server, model, question)
         if recipe is not None and said:
             yield _check_meaning(said, question, recipe)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, http.client.HTTPException, *NO_ANSWER) as error:
         yield Check("server", "failed", f"{url}: {error}; is it an OpenAI-compatible server whose URL ends in /v1?")
 
 
@@ -69,14 +73,35 @@ class _Server:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        key = os.environ.get("OPENAI_API_KEY")
+        # a Secret often ends in a line's end, and what is said of such a header shows the key
+        key = "".join(os.environ.get("OPENAI_API_KEY", "").split())
+        self.opener = urllib.request.build_opener(_NoRedirects)
         self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
     def ask(self, path: str, asked: Mapping[str, Any] | None = None) -> Any:
         """Return an answer, open; raises `HTTPError` for one that is none."""
         data = None if asked is None else json.dumps(asked).encode()
         request = urllib.request.Request(self.url + path, data, self.headers)
-        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        return self.opener.open(request, timeout=TIMEOUT_SECONDS)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A server that sends on to another would have the key sent there too."""
+
+    def redirect_request(self, *given: Any) -> None:
+        return None
+
+
+def _read(answer: Any) -> Any:
+    return json.loads(answer.read(LARGEST_BYTES))
+
+
+def _lines(answer: Any) -> Iterator[str]:
+    """Yield the lines of a stream, while it is no longer and lasts no longer than an answer."""
+    ends, left = time.monotonic() + TIMEOUT_SECONDS, LARGEST_BYTES
+    while left > 0 and time.monotonic() < ends and (raw := answer.readline(left)):
+        left -= len(raw)
+        yield raw.decode("utf-8", "replace").strip()
 
 
 def _check_answer(server: _Server, model: str, question: dict[str, str]) -> Generator[Check, None, str]:
@@ -87,7 +112,7 @@ def _check_answer(server: _Server, model: str, question: dict[str, str]) -> Gene
     message = {"messages": [{"role": "user", "content": question["statement"]}]}
     try:
         with server.ask("/chat/completions", asked | message) as answer:
-            for line in (raw.decode("utf-8", "replace").strip() for raw in answer):
+            for line in _lines(answer):
                 if not line.startswith("data:") or line.endswith("[DONE]"):
                     continue
                 choices = json.loads(line.removeprefix("data:")).get("choices") or [{}]
@@ -114,12 +139,12 @@ def _check_likelihood(server: _Server, model: str, question: dict[str, str]) -> 
     asked = {"model": model, "prompt": f"{prompt} {question['answer']}", "echo": True, "logprobs": 1, "max_tokens": 1}
     try:
         with server.ask("/completions", asked | {"temperature": 0}) as answer:
-            found = json.load(answer)["choices"][0]["logprobs"]
+            found = _read(answer)["choices"][0]["logprobs"]
         pairs = zip(found["text_offset"], found["token_logprobs"], strict=True)
         end = len(prompt) + 1 + len(question["answer"])
         scores = [score for at, score in pairs if len(prompt) <= at < end and score is not None]
         perplexity = math.exp(-sum(scores) / len(scores))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, ZeroDivisionError):
+    except (OSError, *NO_ANSWER):
         return Check(
             "server likelihood", "warning", "not given: this server tells no likelihood of a prompt (vLLM does)"
         )

@@ -76,3 +76,15 @@ def test_a_server_that_refuses_the_key_has_failed(server: LanguageModelServer) -
     with pytest.raises(StageFailed, match="the server refuses the key") as failed:
         client(server).no_likelihoods  # noqa: B018
     assert not isinstance(failed.value, NotOffered)
+
+
+@pytest.mark.parametrize(
+    ("number", "scores"),
+    [(2, [None, float("nan")]), (2, [None, 5.0]), (2, [None, "x"]), (0, []), (-1, [None, -1.0]), (2, {"a": 1})],
+)
+def test_a_likelihood_that_is_none_fails_the_stage(server: LanguageModelServer, number: int, scores: object) -> None:
+    answer = {"choices": [{"text": "", "logprobs": {"token_logprobs": scores}}], "usage": {"prompt_tokens": number}}
+    server.answer = lambda request, count: (200, answer)
+    model = CompletionModel(server.model().settings, "served")
+    with pytest.raises(StageFailed, match="not an answer of an OpenAI-compatible server"):
+        list(model.log_likelihoods([("", [" a cell"])]))

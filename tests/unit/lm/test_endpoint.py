@@ -183,3 +183,28 @@ def test_whoever_stops_listening_stops_the_requests(server: LanguageModelServer)
     asked = len(server.requests)
     time.sleep(0.2)
     assert len(server.requests) <= asked + 2
+
+
+@pytest.mark.parametrize("logprob", [float("nan"), float("inf"), 1000.0, "x", None, [1]])
+def test_a_log_probability_that_is_none_fails_the_stage(server: LanguageModelServer, logprob: Any) -> None:
+    content = [{"top_logprobs": [{"token": "yes", "logprob": logprob}]}]
+    server.answer = lambda request, number: (200, {"choices": [{"logprobs": {"content": content}}]})
+    with pytest.raises(StageFailed, match="not an answer of an OpenAI-compatible server"):
+        server.model().choose(["ask"], ["yes", "no"])
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": float("inf")}, {"prompt_tokens": "many"}, "prompt_tokens"])
+def test_a_usage_that_is_none_fails_the_stage(server: LanguageModelServer, usage: Any) -> None:
+    status, answer = completion("fine")
+    assert isinstance(answer, dict)
+    server.answer = lambda request, number: (status, answer | {"usage": usage})
+    with pytest.raises(StageFailed, match="not an answer of an OpenAI-compatible server"):
+        server.model().generate(["ask"], 5)
+
+
+@pytest.mark.parametrize("places", [[], [0], [0, 0], [0, 2], [1, 2], [0, 1, 2]])
+def test_embeddings_of_another_number_of_texts_fail_the_stage(server: LanguageModelServer, places: list[int]) -> None:
+    data = [{"index": place, "embedding": [1.0]} for place in places]
+    server.answer = lambda request, number: (200, {"data": data})
+    with pytest.raises(StageFailed, match="not an answer of an OpenAI-compatible server"):
+        list(server.model().embed([["a", "b"]]))

@@ -4,7 +4,10 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +161,98 @@ def test_other_protocols_are_not_spoken(tmp_path: Path) -> None:
     (tmp_path / "v1").write_text("{}")
     with pytest.raises(http.Unanswered):
         list(http.Server(f"file://{tmp_path}", "key", 5, 1, 1).post_each("v1", [b"{}"], 1))
+
+
+def raw_server(answers: Iterator[bytes]) -> tuple[str, socket.socket]:
+    """A server that sends bytes as they are: an endless answer ends when the client does."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection, suppress(OSError):
+                    connection.recv(65536)
+                    for piece in answers:
+                        connection.sendall(piece)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/v1", listening
+
+
+def endless(head: bytes, piece: bytes) -> Iterator[bytes]:
+    return chain([head], repeat(piece))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 2**16),
+        endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"x" * 2**16 + b"\r\n"),
+        endless(b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"x" * 1000 + b"\r\n"),
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+    ids=["body", "chunks", "headers", "interim answers"],
+)
+def test_an_answer_without_end_is_ended(answer: Iterator[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+    monkeypatch.setattr(http, "LARGEST_ANSWER", 2**22)
+    address, listening = raw_server(answer)
+    began = time.monotonic()
+    with listening, pytest.raises(StageFailed):
+        model_at(address).generate(["ask"], 5)
+    assert time.monotonic() - began < 60  # of 600 that an answer may take
+
+
+def test_an_answer_that_comes_byte_by_byte_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+
+    def slowly() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
+        while True:
+            time.sleep(0.02)
+            yield b" "
+
+    address, listening = raw_server(slowly())
+    settings = LanguageModel.model_validate({"endpoint": address, "timeout_seconds": 0.5})
+    with listening, pytest.raises(StageFailed, match=r"no answer within 0\.5 s"):
+        EndpointModel(settings, "served").generate(["ask"], 5)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 500])
+def test_a_server_that_repeats_the_key_does_not_have_it_told(
+    server: LanguageModelServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret\n")  # as a Secret from a file often is
+    server.answer = lambda request, number: (status, f"you sent {server.keys[-1]}")
+    with pytest.raises(StageFailed) as caught:
+        model_at(server.url).generate(["ask"], 5)
+    told: BaseException | None = caught.value
+    while told is not None:
+        assert "very-secret" not in str(told)
+        told = told.__cause__
+    assert server.keys == ["Bearer sk-very-secret"]
+
+
+def test_a_request_does_not_follow_to_another_server(
+    server: LanguageModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 1)
+    other = LanguageModelServer()
+    server.headers = {"Location": f"{other.url}/chat/completions"}
+    for status in (301, 302, 307, 308):
+        server.answer = lambda request, number, status=status: (status, {})  # type: ignore[misc]
+        with pytest.raises(StageFailed, match="it sends on to"):
+            model_at(server.url).generate(["ask"], 5)
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("told", ["1e9", "nan", "inf", "-1", "9" * 400, "Fri, 31 Dec 2099 23:59:59 GMT", ""])
+def test_an_absurd_time_to_wait_is_not_waited(
+    server: LanguageModelServer, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setattr(http, "SHORTEST_WAIT", 0.01)
+    server.headers = {"Retry-After": told}
+    server.answer = lambda request, number: (429, {}) if number == 1 else completion("now")
+    assert model_at(server.url).generate(["ask"], 5) == ["now"]
