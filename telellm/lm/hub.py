@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
-from hashlib import sha256
+from hashlib import sha1, sha256
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
@@ -32,6 +32,11 @@ TRIES = 3
 TIMEOUT_SECONDS = 60
 PAUSE_SECONDS = 2.0
 PIECE_BYTES = 2**20
+LARGEST_LIST = 2**24
+"""Bytes of a list of files."""
+LARGEST_UNTOLD = 2**26
+"""Bytes of a file whose size the hub does not tell."""
+GIT_DIGEST = re.compile("[0-9a-f]{40}")
 
 
 def copy_from_hub(
@@ -46,11 +51,9 @@ def copy_from_hub(
         raise RecipeError(
             f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
         )
-    with _asked(name, revision, f"api/models/{name}/revision/{quote(revision, safe='')}?blobs=true") as answer:
-        known = json.load(answer)
-    commit = str(known["sha"])
-    listed = {str(entry["rfilename"]): entry for entry in known.get("siblings") or []}
+    commit, listed = _listed(name, revision)
     wanted = {file: entry for file, entry in listed.items() if any(fnmatch(file, pattern) for pattern in FILES)}
+    wanted.pop(MANIFEST, None)  # some models bring one: it would make the model seem whole before it is
     if "config.json" not in wanted or not any(file.endswith(".safetensors") for file in wanted):
         raise RecipeError(f'model: "{name}" has no config.json or no .safetensors on the hub at {commit[:12]}')
     files: dict[str, Any] = {}
@@ -68,18 +71,46 @@ def copy_from_hub(
     store.write_json(f"{place}/{MANIFEST}", {**about, "commit": commit, "files": files})
 
 
+def _listed(name: str, revision: str) -> tuple[str, dict[str, Mapping[str, Any]]]:
+    """Return the commit at a revision, and what the hub says of each of its files."""
+    with _asked(name, revision, f"api/models/{name}/revision/{quote(revision, safe='')}?blobs=true") as answer:
+        content = answer.read(LARGEST_LIST + 1)
+    try:
+        if len(content) > LARGEST_LIST:
+            raise ValueError("it has no end")
+        known = json.loads(content)
+        commit = known["sha"]
+        listed = {entry["rfilename"]: entry for entry in known.get("siblings") or []}
+        sizes = [entry.get("size") for entry in listed.values()]
+        if not re.fullmatch("[0-9a-f]{40,64}", commit) or not all(size is None or size >= 0 for size in sizes):
+            raise ValueError("a commit or a size is none")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise StageFailed(
+            f'model: "{name}": what comes from the hub ({_endpoint()}) is no list of files ({said}); is HF_ENDPOINT '
+            "that of a hub?"
+        ) from None
+    return commit, listed
+
+
 def _download(name: str, commit: str, file: str, entry: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Write one file of a commit to `path`; returns its size and digest, which are those that the hub tells."""
     for left in reversed(range(TRIES)):
         try:
-            state, size = sha256(), 0
+            told_size, lfs, blob = entry.get("size"), entry.get("lfs") or {}, str(entry.get("blobId"))
+            state, size, as_blob = sha256(), 0, sha1(f"blob {told_size}\0".encode(), usedforsecurity=False)
             with _asked(name, commit, f"{name}/resolve/{commit}/{quote(file)}") as answer, path.open("wb") as target:
                 for piece in _pieces(answer):
                     target.write(piece)
                     state.update(piece)
+                    as_blob.update(piece)
                     size += len(piece)
-            told = (entry.get("lfs") or {}).get("sha256") or state.hexdigest()
-            if entry.get("size") in (None, size) and told == state.hexdigest():
+                    if size > (LARGEST_UNTOLD if told_size is None else told_size):
+                        break  # it may have no end
+            told = lfs.get("sha256") or state.hexdigest()
+            # git's own digest of a file that is not large
+            whole = lfs or told_size is None or not GIT_DIGEST.fullmatch(blob) or blob == as_blob.hexdigest()
+            if told_size in (None, size) and told == state.hexdigest() and whole:
                 return {"bytes": size, "sha256": state.hexdigest()}
             trouble = f"{size:,} bytes came that are not those of the hub's list"
         except (OSError, http.client.HTTPException) as error:
@@ -142,4 +173,4 @@ def _endpoint() -> str:
 
 
 def _token() -> str:
-    return os.environ.get("HF_TOKEN", "").strip()
+    return "".join(os.environ.get("HF_TOKEN", "").split())  # what is said of a header with a line's end shows it

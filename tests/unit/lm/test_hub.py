@@ -1,7 +1,9 @@
 """A hub's model comes into the store without the hub's client, as it came with it; what goes wrong is said."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -174,3 +176,78 @@ print(shared.model.name, shared.training.instruct.vendor)
         (model / "config.json").read_text()
     )
     assert server.asked.count(f"GET owner/tiny/resolve/{COMMIT}/model.safetensors") == 1, "it is copied once"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>log in</html>",
+        b"[1]",
+        b"[" * 100_000,
+        b'{"sha": "../../main", "siblings": []}',
+        b'{"sha": 1}',
+        b'{"siblings": [{"rfilename": "config.json"}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": ["config.json"]}]}' % COMMIT.encode(),
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": "large"}]}' % COMMIT.encode(),
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": -1}]}' % COMMIT.encode(),
+        b" " * (2**24 + 1),
+    ],
+    ids=lambda content: content[:40],
+)
+def test_a_list_that_is_none_is_said(
+    serve: Callable[..., HubServer], store: Store, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    serve()
+    monkeypatch.setattr(hub, "_asked", lambda *given: io.BytesIO(content))
+    with pytest.raises(StageFailed, match="is no list of files"):
+        copied(store)
+    assert store.manifest("base-models/x/tiny") is None
+
+
+def test_a_models_own_manifest_does_not_make_it_seem_whole(
+    serve: Callable[..., HubServer], model: Path, tmp_path: Path, directory_store: Store
+) -> None:
+    server = serve(damaged=3)
+    server.models["owner/tiny"] = shutil.copytree(model, tmp_path / "with")
+    (tmp_path / "with" / "manifest.json").write_text('{"files": {}, "content": "not ours"}')
+    with pytest.raises(StageFailed, match="cannot be read"):
+        copied(directory_store)
+    assert directory_store.manifest("base-models/x/tiny") is None
+    copied(directory_store)
+    manifest = directory_store.manifest("base-models/x/tiny")
+    assert manifest and manifest["content"] == "owner/tiny@main" and "manifest.json" not in manifest["files"]
+
+
+@pytest.mark.parametrize("what", ["size", "blobId"])
+def test_a_small_file_that_is_not_the_listed_one_is_refused(
+    serve: Callable[..., HubServer], directory_store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    server = serve()
+    entry = server._entry
+    wrong = {"size": 3, "blobId": "0" * 40}[what]
+    monkeypatch.setattr(server, "_entry", lambda path, name: entry(path, name) | {what: wrong})
+    with pytest.raises(StageFailed, match=r"cannot be read from the hub .*not those of the hub's list"):
+        copied(directory_store)
+    assert directory_store.manifest("base-models/x/tiny") is None
+
+
+def test_git_digests_of_small_files_are_checked_as_the_hub_tells_them(
+    serve: Callable[..., HubServer], model: Path, directory_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    entry = server._entry
+
+    def real(path: Path, name: str) -> dict[str, object]:
+        command = ["git", "hash-object", "--no-filters", str(path)]
+        return entry(path, name) | {"blobId": subprocess.run(command, check=True, stdout=-1, text=True).stdout.strip()}
+
+    monkeypatch.setattr(server, "_entry", real)
+    assert (copied(directory_store) / "config.json").read_bytes() == (model / "config.json").read_bytes()
+
+
+def test_a_token_with_a_line_end_is_sent_whole_and_never_shown(
+    serve: Callable[..., HubServer], directory_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(token="let-me-in")
+    monkeypatch.setenv("HF_TOKEN", "let-me\n-in\n")
+    assert (copied(directory_store) / "config.json").exists()
