@@ -2,6 +2,10 @@
 
 JSON (a list, or an object of questions), JSON Lines whatever the file is called, Parquet, and zip archives of these
 with a password, as TeleQnA is published. Nothing is unpacked to the disk.
+
+A file has at most `MAXIMUM_BYTES` and `MAXIMUM_ROWS`, of which as many are read; a JSON value has at most
+`MAXIMUM_JSON_BYTES`, so that reading a file takes at most about 2 GiB of memory, and a table takes about twice its
+largest part.
 """
 
 import json
@@ -20,6 +24,10 @@ SUFFIXES = (".json", ".jsonl", ".parquet", ".zip")
 """Files of a folder that are benchmarks; a file that is named itself may end in anything."""
 MAXIMUM_BYTES = 2**28
 """A larger file, or a larger table of a Parquet file, is no benchmark."""
+MAXIMUM_ROWS = 2**20
+"""A table may claim any number of rows of nothing, or of one value."""
+MAXIMUM_JSON_BYTES = 2**26
+"""A JSON value, or a line of JSON Lines, has at most so many bytes: in memory it may be 24 times as large."""
 MAXIMUM_ARCHIVE_BYTES = 2**25
 """An archive, its table of contents and what it unpacks to have at most so many bytes (TeleQnA: 6 MB)."""
 MAXIMUM_MEMBERS = 1_000
@@ -69,18 +77,10 @@ def read_rows(path: Path, field: str, password_variable: str = "") -> Iterator[A
     is none of the known kinds, is too large, or is an archive made to do harm.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            head = stream.read(4)
-        if size > MAXIMUM_BYTES:
-            raise ValueError(f"{size:,} bytes are no benchmark; it has at most {MAXIMUM_BYTES:,}")
-        if head == b"PAR1":
-            yield from _parquet_rows(path)
-        elif head[:2] == b"PK":
-            for text in _unpacked(path, os.environ.get(password_variable) if password_variable else None):
-                yield from _json_rows(text)
-        else:
-            yield from _json_rows(path.read_text(encoding="utf-8-sig"))
+        for number, row in enumerate(_rows(path, password_variable)):
+            if number >= MAXIMUM_ROWS:
+                raise ValueError(f"a benchmark has at most {MAXIMUM_ROWS:,} rows")
+            yield row
     except RecipeError:
         raise
     except MissingPassword as error:
@@ -95,26 +95,65 @@ def read_rows(path: Path, field: str, password_variable: str = "") -> Iterator[A
         raise RecipeError(f"{field}: {path} cannot be read: {words}") from None
 
 
+def _rows(path: Path, password_variable: str) -> Iterator[Any]:
+    if not path.is_file():
+        raise ValueError("it is no file")  # a pipe or a device has no end
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    if size > MAXIMUM_BYTES:
+        raise ValueError(f"{size:,} bytes are no benchmark; it has at most {MAXIMUM_BYTES:,}")
+    if head == b"PAR1":
+        yield from _parquet_rows(path)
+    elif head[:2] == b"PK":
+        for text in _unpacked(path, os.environ.get(password_variable) if password_variable else None):
+            yield from _json_rows(text)
+    else:
+        yield from _json_rows(_decoded(path.read_bytes()))
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("it is UTF-16; save it as UTF-8")
+    return data.decode("utf-8-sig")
+
+
 class MissingPassword(ValueError):
     """An archive needs another password, or one at all."""
 
 
 def _json_rows(text: str) -> Iterator[Any]:
+    whole = None
     try:
-        whole = json.loads(text)
+        if len(text) <= MAXIMUM_JSON_BYTES:
+            whole = json.loads(text)
     except ValueError:
-        whole = None
+        pass
     except RecursionError:
         raise ValueError("its brackets are nested too deep") from None
     if isinstance(whole, dict | list):
         yield from _rows_of(whole)
         return
-    for number, line in enumerate(text.split("\n"), 1):  # a text may hold other line ends unescaped
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
-                yield NotJson(number, line)
+    for number, line in _lines(text):
+        if len(line) > MAXIMUM_JSON_BYTES:
+            raise ValueError(f"line {number} is longer than {MAXIMUM_JSON_BYTES:,} bytes; write a row a line")
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            yield NotJson(number, line)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank with their numbers, one at a time; a text may hold other line ends."""
+    start, number = 0, 1
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        if end > start and (line := text[start:end].removesuffix("\r")).strip():
+            yield number, line
+        if number > MAXIMUM_ROWS:
+            raise ValueError(f"a benchmark has at most {MAXIMUM_ROWS:,} lines")
+        start, number = end + 1, number + 1
 
 
 def _rows_of(whole: Any) -> Iterator[Any]:
@@ -146,8 +185,25 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         if (size := sum(group.total_byte_size for group in groups)) > MAXIMUM_BYTES:
             raise ValueError(f"{size:,} bytes are no benchmark; it has at most {MAXIMUM_BYTES:,}")
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+        if file.metadata.num_rows > MAXIMUM_ROWS:
+            raise ValueError(f"{file.metadata.num_rows:,} rows are no benchmark; it has at most {MAXIMUM_ROWS:,}")
+        # a value that is written once may stand in every row
+        largest = max((group.total_byte_size for group in groups), default=1)
+        left = MAXIMUM_BYTES
+        for batch in file.iter_batches(batch_size=min(max(MAXIMUM_BYTES // max(largest, 1), 1), 256)):
+            for row in batch.to_pylist():
+                if (left := left - _size(row)) < 0:
+                    raise ValueError(f"it unpacks to more than {MAXIMUM_BYTES:,} bytes")
+                yield row
+
+
+def _size(value: Any) -> int:
+    """Return about how large a value is (bytes), without what holds it."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return sum(map(_size, value))
+    return sum(map(_size, value.values())) if isinstance(value, dict) else 8
 
 
 def _unpacked(path: Path, password: str | None) -> Iterator[str]:
@@ -185,7 +241,7 @@ def _unpacked(path: Path, password: str | None) -> Iterator[str]:
                 raise MissingPassword(f"{member.filename}: the password is not that of the archive") from None
             if (left := left - len(data)) < 0:
                 raise ValueError(f"the archive unpacks to more than {MAXIMUM_ARCHIVE_BYTES:,} bytes")
-            yield data.decode("utf-8-sig")
+            yield _decoded(data)
 
 
 def _refuse_large_contents(path: Path) -> None:

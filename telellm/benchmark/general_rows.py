@@ -10,7 +10,7 @@ from hashlib import sha256
 from string import ascii_uppercase
 from typing import Any
 
-from telellm.benchmark.questions import Dirty
+from telellm.benchmark.questions import LONGEST_TEXT, Dirty
 from telellm.records import whole
 
 Row = Mapping[str, Any]
@@ -65,7 +65,14 @@ def hellaswag(task: str, row: Row) -> GeneralQuestion:
 
 def _plain(text: str) -> str:
     """Return a text without the marks that WikiHow's articles have in HellaSwag."""
-    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+    lines = text.strip().replace(" [title]", ". ").split("\n")
+    return "\n".join(map(_without_brackets, lines)).replace("  ", " ")
+
+
+def _without_brackets(line: str) -> str:
+    # after the last "]" nothing is one of these marks; to look there from every "[" would take the square of the length
+    head, bracket, tail = line.rpartition("]")
+    return re.sub(r"\[.*?\]", "", head + bracket) + tail
 
 
 def arc(task: str, row: Row) -> GeneralQuestion:
@@ -103,6 +110,8 @@ def _question(
 ) -> GeneralQuestion:
     if len(options) < 2 or not all(options):
         raise Dirty("no options" if len(options) < 2 else "empty option")
+    if len(options) > len(ascii_uppercase):
+        raise Dirty("too many options")
     endings = endings or tuple(f" {option}" for option in options)
     digest = sha256("\0".join([subject, prompt, *options]).encode()).hexdigest()[:16]
     return GeneralQuestion(
@@ -113,12 +122,16 @@ def _question(
 def _text(value: Any, reason: str, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value.strip() or empty):
         raise Dirty(reason)
+    if len(value) > LONGEST_TEXT:
+        raise Dirty("too long")
     return whole(value)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise Dirty("no options")
+    if sum(map(len, value)) > LONGEST_TEXT:
+        raise Dirty("too long")
     return tuple(map(whole, value))
 
 

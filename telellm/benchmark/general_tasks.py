@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from random import Random
 
@@ -155,9 +156,10 @@ def _read(settings: GeneralTask, split: str) -> tuple[list[GeneralQuestion], Cou
                     raise Dirty("not an object")
                 missing = [column for column in task.columns if column not in row]
                 if missing and is_first:
+                    there = [str(key)[:40] for key in islice(row, 12)]
                     raise RecipeError(
                         f"{field}: {settings.path}: {name} has no column {', '.join(missing)}; a row of "
-                        f"{settings.task} has {', '.join(task.columns)}\n  columns there: {', '.join(map(str, row))}"
+                        f"{settings.task} has {', '.join(task.columns)}\n  columns there: {', '.join(there)}"
                     )
                 is_first = False
                 if missing:

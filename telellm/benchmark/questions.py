@@ -23,6 +23,8 @@ LABEL = re.compile(r"\(?(\d{1,2}|[A-Za-z])[.):](?!\d)\s*")
 NAMED = re.compile(r"\(?(?:option[ _]?)?(\d{1,2}|[A-Za-z])\b[.):]?(.*)", re.DOTALL | re.IGNORECASE)
 """How an answer names an option: "3", "B", "option 3: its text"."""
 OPTION_FIELD = re.compile(r"option[ _]?(\d{1,2})")
+LONGEST_TEXT = 2**16
+"""A longer question is none that a model can be asked (characters)."""
 NAMES_OTHERS = re.compile(
     r"\b(?:all|none|both|neither|any|either)\b.{0,12}\b(?:above|below|these|options?|of them|the others?)\b"
     r"|\boptions?\s*\(?(?:\d|[A-E]\b)|(?-i:\b[A-E]\s*(?:and|&|or)\s*[A-E]\b)",
@@ -150,6 +152,8 @@ def _question(name: str, statement: Any, options: list[Any], answer: int | None)
         raise Dirty("two options are alike")
     if answer is None:
         raise Dirty("no such answer")
+    if len(statement) + sum(map(len, texts)) > LONGEST_TEXT:
+        raise Dirty("too long")
     statement = whole(statement).strip()
     digest = sha256("\0".join([statement, *texts]).encode()).hexdigest()[:16]
     fixed = any(NAMES_OTHERS.search(text) for text in texts)

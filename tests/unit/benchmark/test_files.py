@@ -17,6 +17,7 @@ import pyzipper
 from hypothesis import given
 from hypothesis import strategies as st
 
+from telellm.benchmark import files
 from telellm.benchmark.files import NotJson, find_files, read_rows
 from telellm.recipe import RecipeError
 
@@ -178,3 +179,54 @@ def test_a_folder_gives_its_benchmarks_and_a_named_file_may_be_called_anything(t
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecipeError, match=r"no \.json, \.jsonl, \.parquet or \.zip file is there"):
         find_files(str(tmp_path / "empty"), "here")
+
+
+def table(path: Path, **columns: Any) -> Path:
+    parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+    return path
+
+
+def test_a_table_that_unpacks_to_much_more_than_it_claims_is_refused_within_bounded_memory(tmp_path: Path) -> None:
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 10_000, pyarrow.int32()), ["x" * 2**18])
+    path = table(tmp_path / "a.parquet", question=text)
+    assert path.stat().st_size < 2**16
+    tracemalloc.start()
+    try:
+        with pytest.raises(RecipeError, match="unpacks to more than"):
+            for _ in read_rows(path, "here"):
+                pass
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_with_rows_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="rows are no benchmark"):
+        list(read_rows(table(tmp_path / "a.parquet", a=pyarrow.nulls(2**21)), "here"))
+    for content, reason in ((b"[" + b"1," * 2**20 + b"1]", "rows"), (b"\n" * 2**21, "lines"), (b"1\n" * 2**21, "rows")):
+        with pytest.raises(RecipeError, match=f"at most 1,048,576 {reason}"):
+            rows_of(content, tmp_path)
+
+
+def test_a_line_of_json_is_bounded_and_lines_are_not_all_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAXIMUM_JSON_BYTES", 1_000)
+    lines = "\r\n".join(json.dumps(row) for row in ROWS * 20)
+    assert rows_of(lines.encode(), tmp_path) == ROWS * 20
+    with pytest.raises(RecipeError, match="line 2 is longer"):
+        rows_of(b"1\n" + b"[" + b"{}," * 1_000 + b"1]", tmp_path)
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_is_named_or_refused(tmp_path: Path, code: str) -> None:
+    text = json.dumps(ROWS) if code == "utf-16" else "\ufeff" + json.dumps(ROWS)
+    with pytest.raises(RecipeError, match="it is UTF-16; save it as UTF-8"):
+        rows_of(text.encode(code), tmp_path)
+
+
+def test_a_pipe_or_device_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", Path("/dev/zero"), tmp_path):
+        with pytest.raises(RecipeError, match="it is no file"):
+            list(read_rows(path, "here"))

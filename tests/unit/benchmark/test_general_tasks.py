@@ -167,3 +167,17 @@ def test_any_row_is_a_question_or_left_out_for_a_reason(task: str, data: st.Data
     else:
         assert len(question.options) == len(question.endings) and question.right is not None
         question.prompt.encode()
+
+
+def test_a_row_that_no_model_can_be_asked_is_left_out_in_little_time(tmp_path: Path) -> None:
+    row = HELLASWAG[0]
+    rows = [
+        {**row, "ctx_a": "[" * 60_000},  # took the square of its length
+        {**row, "ctx_a": "[" * 100_000},
+        {**row, "endings": ["a" * 40_000, "b" * 40_000]},
+        {**row, "endings": [f"{number}" for number in range(10_000)]},
+        {**row, "ctx_a": "[step] One [two] three] [four"},
+    ]
+    found = read_general_task(settings("hellaswag", lines(tmp_path, "validation.jsonl", rows)), seed=1)
+    assert found.skipped == {"too long": 2, "too many options": 1}
+    assert "One three] [four" in found.questions[-1].statement
