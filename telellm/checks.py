@@ -9,6 +9,7 @@ from telellm.benchmark.general_tasks import read_general_task
 from telellm.benchmark.questions import read_choices, read_texts
 from telellm.corpus.clean import select_rules
 from telellm.lm.models import find_local, model_directory
+from telellm.plan.shape import hub_config
 from telellm.recipe import Recipe, RecipeError, vary
 from telellm.text_files import text_files
 
@@ -79,6 +80,20 @@ def _read_first(path: str) -> None:
     field = "corpus.decontaminate.benchmarks"
     for file in find_files(path, field):
         next(read_texts(file, field), None)
+
+
+def find_away(recipe: Recipe) -> Iterator[str]:
+    """Yield the models that are asked first and that neither this machine nor the hub has, each with its field.
+
+    Only told, no mistake: finished work is not done again, and asks no model.
+    """
+    for field, (name, revision) in models_of(recipe).items():
+        if field not in ("model.name", "lm.model") or "://" in name or find_local(name) is not None:
+            continue
+        try:
+            hub_config(name, revision)
+        except RecipeError as error:
+            yield f"{field}: {str(error).removeprefix('model: ')}"
 
 
 def models_of(recipe: Recipe) -> dict[str, tuple[str, str]]:

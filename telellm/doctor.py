@@ -17,7 +17,7 @@ from telellm.cluster import preflight
 from telellm.cluster.api import Api, ClusterError, in_cluster
 from telellm.lm.models import find_local
 from telellm.progress import Progress
-from telellm.recipe import Recipe, RecipeError, ReferenceModel
+from telellm.recipe import Recipe, RecipeError
 from telellm.stage import StageFailed
 from telellm.store import InvalidStore, Store, StoreUnavailable, TornOutput, sha256_file
 
@@ -47,6 +47,7 @@ def diagnose(recipe: Recipe | None, store: str, only: str = "") -> Iterator[Chec
     if only != "cluster":
         yield from check_store(store)
     if not only and recipe is not None:
+        yield from check_servers(recipe)
         yield from check_references(recipe)
     if only != "store" and (only == "cluster" or (recipe is not None and recipe.cluster.enabled)):
         yield from check_cluster(recipe, store)
@@ -89,6 +90,14 @@ def check_store(uri: str) -> Iterator[Check]:
         yield Check("store", "failed", str(error))
 
 
+def check_servers(recipe: Recipe) -> Iterator[Check]:
+    """Yield whether the servers of the models that a recipe asks answer; that one does not here is no failure."""
+    asked = [("lm", recipe.lm), *([("evaluation.judge", recipe.evaluation.judge)] if recipe.evaluation.judge else [])]
+    for where, model in asked:
+        if model.endpoint:
+            yield _check_endpoint("language model", where, model.endpoint, model.model, "OPENAI_API_KEY")
+
+
 def check_references(recipe: Recipe) -> Iterator[Check]:
     """Yield whether each reference model is on this machine, or its server answers; the hub is not asked.
 
@@ -97,7 +106,7 @@ def check_references(recipe: Recipe) -> Iterator[Check]:
     for name, model in recipe.evaluation.reference_models.items():
         where = f"evaluation.reference_models.{name}"
         if model.endpoint:
-            yield _check_endpoint(where, model)
+            yield _check_endpoint("reference model", where, model.endpoint, model.model, model.key_variable)
             continue
         try:
             path = None if "://" in model.model else find_local(model.model)
@@ -107,9 +116,9 @@ def check_references(recipe: Recipe) -> Iterator[Check]:
             yield Check("reference model", "failed", f"{where}: {str(error).removeprefix('model: ')}")
 
 
-def _check_endpoint(where: str, model: ReferenceModel) -> Check:
-    address = f"{model.endpoint.rstrip('/')}/models"
-    headers = {"Authorization": f"Bearer {os.environ.get(model.key_variable) or 'none'}"}
+def _check_endpoint(name: str, where: str, endpoint: str, model: str, key_variable: str) -> Check:
+    address = f"{endpoint.rstrip('/')}/models"
+    headers = {"Authorization": f"Bearer {os.environ.get(key_variable) or 'none'}"}
     try:
         with urllib.request.urlopen(
             urllib.request.Request(address, headers=headers), timeout=ENDPOINT_SECONDS
@@ -117,16 +126,14 @@ def _check_endpoint(where: str, model: ReferenceModel) -> Check:
             known = [entry["id"] for entry in json.load(answer)["data"]]
     except urllib.error.HTTPError as error:
         refused = error.code in (401, 403)
-        remedy = (
-            f"set {model.key_variable} where it is scored" if refused else "see that it is an address that ends in /v1"
-        )
-        return Check("reference model", "warning", f"{where}.endpoint: {address} answers {error.code}; {remedy}")
+        remedy = f"set {key_variable} where it is asked" if refused else "see that it is an address that ends in /v1"
+        return Check(name, "warning", f"{where}.endpoint: {address} answers {error.code}; {remedy}")
     except (OSError, ValueError, LookupError, TypeError) as error:
-        said = f"{address} gives no list of models here ({error}); see that it does where the model is scored"
-        return Check("reference model", "warning", f"{where}.endpoint: {said}")
-    if model.model not in known:
-        return Check("reference model", "warning", f"{where}.model: {model.model} is none of: {', '.join(known[:8])}")
-    return Check("reference model", "ok", f"{model.model} is served at {model.endpoint}")
+        said = f"{address} gives no list of models here ({error}); see that it does where the model is asked"
+        return Check(name, "warning", f"{where}.endpoint: {said}")
+    if model and model not in known:
+        return Check(name, "warning", f"{where}.model: {model} is none of: {', '.join(known[:8])}")
+    return Check(name, "ok", f"{model or ', '.join(known[:8])} is served at {endpoint}")
 
 
 def check_cluster(recipe: Recipe | None, store: str) -> Iterator[Check]:

@@ -22,6 +22,8 @@ from telellm.store import Store, cache_directory
 TAIL_LINES = 25
 REPORTS = {"report": ("report.html", "report.json"), "study": ("study.html", "study.json")}
 """Stage that writes a report → its files."""
+SCORES = ("adapt", "nightly")
+"""Pipelines that score reference models."""
 SETTLED = "trials"
 """The step of a study that fails where an arm did: the report was written before."""
 
@@ -63,7 +65,8 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
 
     Raises `RecipeError` or `StoreUnavailable` for what can be known before anything runs.
     """
-    from telellm.checks import check
+    from telellm.checks import check, find_away
+    from telellm.doctor import check_references, check_servers
     from telellm.runs import check_name
 
     check_name(name)
@@ -71,6 +74,10 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
     check(recipe)
     began = time.monotonic()
     console = Console(sys.stderr)
+    served = [*check_servers(recipe), *(check_references(recipe) if pipeline in SCORES else ())]
+    # of finished work nothing is asked again: what is away is no mistake yet
+    for away in (*find_away(recipe), *(found.said for found in served if found.state == "warning")):
+        console.line(f"warning: {away}")
     log_path = cache_directory() / "logs" / f"{name}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("w") as log, tempfile.TemporaryDirectory(prefix="telellm-kfp-") as folder:

@@ -110,7 +110,7 @@ def _read_config(name: str, revision: str) -> Any:
         if path is None:
             with tempfile.TemporaryDirectory(prefix="telellm-plan-") as folder:
                 target = Path(folder) / "config.json"
-                target.write_bytes(_from_bucket(name) if "://" in name else _from_hub(name, revision))
+                target.write_bytes(_from_bucket(name) if "://" in name else hub_config(name, revision))
                 return AutoConfig.from_pretrained(folder, **where)
         return AutoConfig.from_pretrained(path, **where)
     except ValueError as error:
@@ -130,8 +130,11 @@ def _from_bucket(uri: str) -> bytes:
         ) from error
 
 
-def _from_hub(name: str, revision: str) -> bytes:
-    """Return a hub model's config.json, from the cache or from the hub; does not wait where there is no network."""
+def hub_config(name: str, revision: str) -> bytes:
+    """Return a hub model's config.json, from the cache or from the hub; does not wait where there is no network.
+
+    Raises `RecipeError` where neither has it.
+    """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from telellm.checks import check
+from telellm.checks import check, find_away
 from telellm.cli import main
 from telellm.recipe import RecipeError, parse
 
@@ -100,6 +100,14 @@ def test_the_arms_of_a_study_are_looked_at_too(folder):
 
 def test_a_bucket_and_a_hub_name_are_not_looked_for_on_this_machine(folder):
     check(parse(SMALL.replace("path: raw", "path: 's3://bucket/raw'").replace("./model", "owner/model"), folder=folder))
+
+
+def test_a_model_that_neither_this_machine_nor_the_hub_has_is_told_and_is_no_mistake(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    text = SMALL.replace("./model", "owner/model") + "lm: {model: ./model}"
+    assert list(find_away(parse(SMALL, folder=folder))) == []
+    (said,) = find_away(parse(text, folder=folder))
+    assert said.startswith('model.name: "owner/model" is not on this machine') and "set HF_ENDPOINT" in said
 
 
 def test_reference_models_of_this_machine_are_looked_for(folder):

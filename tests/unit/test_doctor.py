@@ -2,7 +2,7 @@
 
 import pytest
 
-from telellm.doctor import check_references, check_store, diagnose, require
+from telellm.doctor import check_references, check_servers, check_store, diagnose, require
 from telellm.progress import Progress
 from telellm.recipe import RecipeError
 from telellm.store import Store
@@ -69,3 +69,10 @@ def test_reference_models_are_looked_for_here_and_at_their_servers(recipe_with, 
         check_references(recipe_with(f"evaluation.reference_models.x={{model: m, endpoint: '{server.url}'}}"))
     )
     assert away.state == "warning" and "gives no list of models here" in away.said
+
+
+def test_the_servers_of_models_that_are_asked_are_looked_for(recipe_with):
+    assert list(check_servers(recipe_with())) == []
+    away = recipe_with("lm.endpoint=http://127.0.0.1:9/v1", "evaluation.judge={endpoint: 'http://127.0.0.1:9/v1'}")
+    assert [check.said.split(":")[0] for check in check_servers(away)] == ["lm.endpoint", "evaluation.judge.endpoint"]
+    assert {check.state for check in check_servers(away)} == {"warning"}
