@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,22 +99,22 @@ class DirectoryStore(Store):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys under a folder, sorted."""
-        yield from (key for key, _ in self._entries(prefix))
+        start = self._start()
+        yield from sorted(entry.path[start:] for entry in _files(str(self._path(prefix))))
 
     def stamps(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield keys and digests; `prefix` may be one file."""
-        if self.exists(prefix):
-            yield prefix, sha256_file(self._path(prefix))
-        else:
-            yield from ((key, sha256_file(entry.path)) for key, entry in self._entries(prefix))
+        for key in [prefix] if self.exists(prefix) else self.list(prefix):
+            yield key, sha256_file(f"{self.root}/{key}")
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield keys and sizes."""
-        yield from ((key, entry.stat().st_size) for key, entry in self._entries(prefix))
+        start = self._start()
+        yield from sorted((entry.path[start:], entry.stat().st_size) for entry in _files(str(self._path(prefix))))
 
-    def _entries(self, prefix: str) -> Sequence[tuple[str, "os.DirEntry[str]"]]:
-        start = len(str(self.root).rstrip("/")) + 1
-        return sorted((entry.path[start:], entry) for entry in _files(str(self._path(prefix))))
+    def _start(self) -> int:
+        """Return where a key begins in the path of its file."""
+        return len(str(self.root).rstrip("/")) + 1
 
     def exists(self, key: str) -> bool:
         """Say whether there is such an object."""
