@@ -53,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         from telellm.runs import exit_code, message_of
 
-        print(f"error: {message_of(error)}", file=sys.stderr)
+        print(f"error: {_plain(message_of(error))}", file=sys.stderr)
         return exit_code(error)
+
+
+def _plain(text: str) -> str:
+    """Return a text without what moves a terminal: names of files and words of servers stand in messages."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "�" for letter in text)
 
 
 def _shards(text: str) -> tuple[int, int]:

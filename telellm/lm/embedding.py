@@ -47,12 +47,20 @@ def embedder_digest(embedder: str, endpoint: str) -> str:
 
 
 def load_embedder(name: str) -> Callable[[Sequence[str]], "Rows"]:
-    """Return what gives the unit vectors of texts (a row a text), with the embedder in memory."""
+    """Return what gives the unit vectors of texts (a row a text), with the embedder in memory.
+
+    Raises `RecipeError` where its weights are no safetensors.
+    """
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = SentenceTransformer(str(model_directory(name)), trust_remote_code=False)
+    directory = model_directory(name)
+    if not (directory / "model.safetensors").is_file() and not list(directory.glob("model-*.safetensors")):
+        raise RecipeError(f"embedder: {name} has no model.safetensors; a pickle (pytorch_model.bin) is not read")
+    # without this it takes a pickle where there is one
+    settings = {"use_safetensors": True}
+    model = SentenceTransformer(str(directory), trust_remote_code=False, model_kwargs=settings)
     return lambda texts: model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
 
 

@@ -167,8 +167,10 @@ def ask_endpoint(model: NamedModel, question: str, before: str, max_tokens: int,
                 written += part.choices[0].delta.content
                 show(written)
         return written
-    except (openai.OpenAIError, IndexError) as error:
-        raise StageFailed(f"{model.endpoint}: {error or 'it lists no model'}") from error
+    except openai.OpenAIError as error:
+        raise StageFailed(f"{model.endpoint}: {error}") from error
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StageFailed(f"{model.endpoint}: it lists no model, or what it answers is no answer: {error}") from error
 
 
 def _columns(answers: Sequence[Answer], console: "Console") -> "RenderableType":

@@ -262,3 +262,10 @@ def test_one_pipeline_may_be_compiled_alone(tmp_path, capsys):
     assert main(["compile", "corpus", "--out", str(tmp_path / "one")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "one/corpus.yaml")]
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["corpus.yaml"]
+
+
+def test_a_message_moves_no_terminal_whatever_a_file_is_called(tmp_path):
+    (tmp_path / "recipe\x1b[2J\x07.yaml").write_text("name: [")
+    said = telellm("plan", tmp_path / "recipe\x1b[2J\x07.yaml")
+    assert said.returncode == 2 and "recipe" in said.stderr
+    assert not {"\x1b", "\x07"} & set(said.stderr)

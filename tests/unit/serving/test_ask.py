@@ -1,4 +1,7 @@
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -97,3 +100,28 @@ def test_the_end_of_a_run_says_what_can_be_typed(tmp_path: Path, monkeypatch: py
     said = suggestion(Store.open("store").uri, "first", "Why's that?", {"PATH": ""})
     assert said.endswith("""ask first 'Why'"'"'s that?' --with-documents""")
     assert suggestion("s3://bucket/x", "first", "Why?", {"PATH": ""}).endswith("--store s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(b"data: {x\n\n", b"data: [1]\n\n", b'data: {"choices": [1]}\n\n', b"data: " + b"[" * 100_000 + b"\n\n"),
+        b'data: {"choices": [{"delta": {"content": 5}}]}\n\n',
+    ],
+    ids=lambda said: said[:24],
+)
+def test_an_endpoint_whose_answer_is_none_keeps_no_other_model_from_answering(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + said)
+                    connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        (answer,) = ask([NamedModel("far", "far", endpoint=address)], "What?", None, 5)
+    assert answer.state == "failed" and address in answer.text
