@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ async def read_request(request: "Request") -> dict[str, Any]:
         if wanted is not None and (type(wanted) is not int or not 1 <= wanted <= MOST_TOKENS):
             raise Unfit(400, f"{field} is a whole number from 1 to {MOST_TOKENS:,}")
     return {field: value for field, value in asked.items() if field not in UNTAKEN}
+
+
+def has_chat_template(directory: Path) -> bool:
+    """Say whether a model's folder holds a chat template, in a file of its own or in the tokenizer's settings."""
+    if any((directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    try:
+        return bool(json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template"))
+    except (OSError, ValueError):
+        return False
 
 
 async def while_connected(request: "Request", work: Any) -> Any:

@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from telellm import registry
 from telellm.lm.models import model_directory
 from telellm.recipe import RecipeError
-from telellm.serving.asked import Unfit, read_request, while_connected
+from telellm.serving.asked import Unfit, has_chat_template, read_request, while_connected
 from telellm.serving.named_models import NamedModel, of_registry, resolve
 from telellm.stage import StageFailed, end_with_parent
 from telellm.store import Store, StoreUnavailable, TornOutput
@@ -57,6 +58,8 @@ class Engine:
     port: int
     process: "subprocess.Popen[bytes]"
     in_flight: int = 0
+    converses: bool = True
+    """Whether the model has a chat template: an engine that is asked for a chat without one fails without a word."""
 
     @property
     def address(self) -> str:
@@ -130,7 +133,7 @@ class Front:
             start_new_session=True,  # Ctrl-C is for this process, which lets the engine end its answers
             preexec_fn=partial(end_with_parent, os.getpid()),
         )
-        engine = Engine(model, directory, port, process)
+        engine = Engine(model, directory, port, process, converses=has_chat_template(Path(directory)))
         self.engines.append(engine)
         try:
             async with httpx2.AsyncClient(timeout=START_SECONDS) as client:
@@ -251,6 +254,9 @@ def application(front: Front) -> "Starlette":
             return JSONResponse({"error": {"message": "the model is loaded"}}, 503, headers={"retry-after": "5"})
         if engine.in_flight >= MOST_AT_ONCE:
             return JSONResponse({"error": {"message": "too many ask at once"}}, 429, headers={"retry-after": "5"})
+        if not engine.converses and request.url.path != "/v1/completions" and "chat_template" not in asked:
+            said = f"{engine.model.label} has no chat template, as base models have none: ask it at /v1/completions"
+            return JSONResponse({"error": {"message": said}}, 400)
         engine.in_flight += 1
         try:
             body = json.dumps(asked | {"model": engine.directory}).encode()
