@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from telellm.recipe.cluster import Cluster, Nodes, Pod, Shards
 from telellm.recipe.corpus import Clean, Corpus, Decontaminate, Deduplicate, Ingest, Screen, Source
 from telellm.recipe.evaluation import Benchmark, Evaluation, General, GeneralTask, Literature
-from telellm.recipe.fields import Here, PathOrUri, Settings
+from telellm.recipe.fields import WITH_KEY, Here, PathOrUri, Settings
 from telellm.recipe.messages import alternatives, short
 from telellm.recipe.models import LanguageModel, Model, ReferenceModel
 from telellm.recipe.nightly import Gate, GateReference, Nightly, Notify, Retention
@@ -257,6 +257,8 @@ def _explain(mistake: Any, source: str) -> str:
         plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
         given = short(str(value))
         return f'{source}: {field}: "{given}" is not a {what}{alternatives(given, known, plural)}'
+    if isinstance(value, str):
+        value = WITH_KEY.sub("//…@", value)
     shown = short(repr(value)) if not isinstance(value, str) else f'"{short(value)}"'
     return f"{source}: {field}: {shown}: {mistake['msg'].removeprefix('Value error, ')}{_describe(location)}"
 

@@ -1,14 +1,19 @@
 """What every section of a recipe is made of."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 ASIDE: dict[str, Any] = {"aside": True}
 """Marks a field that changes nothing of what is made (a price, requests in flight): it is no part of a digest."""
+
+
+WITH_KEY = re.compile(r"//[^/?#]*@")
+"""The part of an address that names a user, and may hold a password."""
 
 
 class Settings(BaseModel):
@@ -38,6 +43,14 @@ def _model(value: Any, info: ValidationInfo) -> Any:
     return absolute(value, info) if is_path else value
 
 
+def _without_key(value: str) -> str:
+    """An address with a password would stand in every manifest and report."""
+    if WITH_KEY.search(value):
+        raise ValueError("a user or password stands in this address; leave it out, and set the variable of its key")
+    return value
+
+
+Endpoint = Annotated[str, AfterValidator(_without_key)]
 PathOrUri = Annotated[str, BeforeValidator(absolute)]
 ModelName = Annotated[str, BeforeValidator(_model)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from telellm.recipe.fields import ASIDE, ModelName, Settings
+from telellm.recipe.fields import ASIDE, Endpoint, ModelName, Settings
 
 Concurrency = Annotated[
     int, Field(ge=1, le=4096, description="Requests in flight to an endpoint.", json_schema_extra=ASIDE)
@@ -28,7 +28,7 @@ class LanguageModel(Settings):
 
     model: ModelName = Field("", description="The model to ask; empty: the base model.")
     revision: str = Field("main", description="Revision of a hub model.")
-    endpoint: str = Field("", description="URL of an OpenAI-compatible server (…/v1); empty: in this process.")
+    endpoint: Endpoint = Field("", description="URL of an OpenAI-compatible server (…/v1); empty: in this process.")
     max_concurrency: Concurrency = 32
     timeout_seconds: Timeout = 120
     price_in: float = Field(
@@ -58,7 +58,7 @@ class ReferenceModel(Settings):
         description="Revision of a hub model. Of a model behind an endpoint nothing tells when it becomes another one: "
         "a new value here has it asked again.",
     )
-    endpoint: str = Field(
+    endpoint: Endpoint = Field(
         "", description="URL of an OpenAI-compatible server (…/v1) that has the model; empty: in this process."
     )
     key_variable: str = Field(

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from telellm.recipe.fields import ModelName, PathOrUri, Settings, Share
+from telellm.recipe.fields import Endpoint, ModelName, PathOrUri, Settings, Share
 
 Kind = Literal["definition", "value", "procedure", "reason", "formula", "comparison"]
 """What a question asks for."""
@@ -53,7 +53,7 @@ class Distinct(Settings):
         description="Sentence embedder that compares questions by meaning: directory, hub name, package:…; empty: by "
         "their words, the rarer the heavier (TF-IDF).",
     )
-    embedder_endpoint: str = Field(
+    embedder_endpoint: Endpoint = Field(
         "", description="URL of an OpenAI-compatible server (…/v1) that has the embedder; empty: in this process."
     )
 

@@ -382,6 +382,22 @@ def test_a_loss_of_general_ability_is_something_that_the_gate_may_limit():
     )
 
 
+ADDRESS = "https://user:very-secret@host/v1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(f"lm.endpoint={ADDRESS}", f"tele_eval.distinct.embedder_endpoint={ADDRESS}"),
+        f"evaluation.reference_models.v={{model: x, endpoint: '{ADDRESS}'}}",
+    ],
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(change: str) -> None:
+    with pytest.raises(RecipeError, match="a user or password stands in this address") as caught:
+        parse(SMALL, changes=[change])
+    assert "secret" not in str(caught.value)
+
+
 def test_a_reference_model_may_be_a_name_or_a_section(recipe_with: Callable[..., Recipe]) -> None:
     changes = (
         "evaluation.reference_models.vendor=owner/chat",
