@@ -94,6 +94,8 @@ def submit(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Check what runs need."""
+    from itertools import chain
+
     from telellm.doctor import diagnose
     from telellm.recipe import RecipeError, load
 
@@ -106,8 +108,13 @@ def doctor(options: argparse.Namespace) -> int:
         from telellm.store import Store
 
         checks = check_server(options.server, Store.open(options.store), recipe, options.model)
-    else:
+    elif options.only:
         checks = diagnose(recipe, options.store, options.only)
+    else:
+        from telellm.machine import check_machine, check_recipe
+
+        own = check_recipe(recipe) if recipe is not None and not recipe.cluster.enabled else ()
+        checks = chain(check_machine(recipe, options.store), own, diagnose(recipe, options.store))
     for check in checks:
         print(check)
         failed += check.state == "failed"
