@@ -34,6 +34,8 @@ class EventReader(io.TextIOBase):
     def __init__(self, console: Console, log: TextIO) -> None:
         self.console, self.log = console, log
         self.failure: Event | None = None
+        self.shown_since = False
+        """Whether other steps, which did not need the one that failed, have said something after it."""
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = ""
 
@@ -55,9 +57,15 @@ class EventReader(io.TextIOBase):
             if line.strip():
                 self.tail.append(line)
             return
+        self.shown_since = self.failure is not None
         if event["state"] == "failed":
-            self.failure = event
+            self.failure, self.shown_since = event, False
         self.console.show(event)
+
+    def end(self) -> None:
+        """Show a failure once more where it is not the last that is seen."""
+        if self.failure is not None and self.shown_since:
+            self.console.show(self.failure)
 
 
 def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
@@ -86,6 +94,7 @@ def run_pipeline(pipeline: str, recipe: Recipe, store: str, name: str) -> int:
             with _environment(), redirect_stdout(reader):
                 _run_with_kfp(pipeline, {"recipe": recipe.to_yaml(), "store": opened.uri, "name": name}, folder)
         except RuntimeError as error:
+            reader.end()
             if reader.failure is not None:
                 if reader.failure["stage"] == SETTLED:
                     show_result(opened, name)
