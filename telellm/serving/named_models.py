@@ -74,6 +74,9 @@ def resolve(text: str, store: Store) -> list[NamedModel]:
     if "/" in text:
         name, _, revision = text.partition("@")
         return [NamedModel(text, name, revision or "main")]
+    if name and (made := [str(one["version"]) for one in reversed(registry.versions(store, name))]):
+        said = f"there is no version {version} of {name}" if version else f"{name} has no version in production"
+        raise RecipeError(f"{said}; name one: {', '.join(f'{name}@{one}' for one in made[:8])}")
     known = [
         f"  {what} in {store.uri}: {', '.join(names)}"
         for what, names in (("models", registry.models(store)), ("runs", known_runs(store)))

@@ -51,6 +51,14 @@ def test_a_name_of_the_registry_is_the_version_in_production_and_any_version_can
     assert earlier.label == "telecom v1"
 
 
+def test_a_model_without_a_version_in_production_is_told_with_its_versions(filled: Store) -> None:
+    with pytest.raises(RecipeError, match=r"^there is no version v9 of telecom; name one: telecom@v2, telecom@v1$"):
+        resolve("telecom@v9", filled)
+    filled.remove("models/telecom/production.json")
+    with pytest.raises(RecipeError, match=r"^telecom has no version in production; name one: telecom@v2, telecom@v1$"):
+        resolve("telecom", filled)
+
+
 def test_other_names_are_directories_hub_names_addresses_and_endpoints(directory_store: Store, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert resolve(str(tmp_path / "model"), directory_store)[0].name == str((tmp_path / "model").resolve())
