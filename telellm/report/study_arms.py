@@ -10,7 +10,7 @@ import numpy as np
 from telellm.recipe import Evaluation
 from telellm.records import CATEGORIES
 from telellm.report.bootstrap import CELLS_AT_ONCE, Array, Measured
-from telellm.report.compare import measured
+from telellm.report.compare import FEWEST, measured
 from telellm.report.metrics import Metric, Row, about, shown, shown_difference
 
 TAIL_SAMPLES = 25
@@ -66,9 +66,9 @@ class Measurement:
     """Each other arm's value less the reference's; these intervals are wide enough for all of them to hold at once."""
 
     def better(self, arm: str) -> bool | None:
-        """Say whether an arm is better than the reference; None where the interval includes zero."""
+        """Say whether an arm is better than the reference; None where zero is in the interval, or few are compared."""
         found = self.from_reference.get(arm)
-        if found is None or found.includes_zero or found.high is None:
+        if self.n < FEWEST or found is None or found.includes_zero or found.high is None:
             return None
         return (found.high < 0) == named(self.metric).lower_is_better
 
@@ -179,8 +179,8 @@ def sentence(arm: str, reference: str, found: Measurement, seeds: Mapping[str, i
         return f"{said}: {figures}, {count}."
     difference = found.from_reference[arm]
     figures = f"difference {_signed(found.metric, difference.value)} ({_span(found.metric, difference)}), {count}"
-    if difference.low is None:
-        return f"{arm} cannot be told from {reference} by one question alone ({figures})."
+    if found.n < FEWEST:
+        return f"{arm} cannot be told from {reference} by so few ({figures})."
     better = found.better(arm)
     if better is None:
         return f"{arm} is not distinguishable from {reference} in {metric.title}: {figures}."

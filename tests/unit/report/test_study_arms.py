@@ -138,10 +138,12 @@ def test_perplexities_of_different_tokenizers_give_way_to_bits_a_byte():
     assert found is not None and found.metric == "general.bits_per_byte"
 
 
-def test_one_question_alone_says_nothing():
-    found = measure([arm("a", [2.0]), arm("b", [1.0])], "a", "answer_perplexity.corpus", SETTINGS)
-    assert found is not None and found.better("b") is None
-    assert "cannot be told from a by one question alone" in sentence("b", "a", found, {"a": 1, "b": 1})
+@pytest.mark.parametrize(("number", "tells"), [(1, False), (9, False), (10, True)])
+def test_few_questions_say_nothing_though_all_go_one_way(number, tells):
+    found = measure([arm("a", [2.0] * number), arm("b", [1.0] * number)], "a", "answer_perplexity.corpus", SETTINGS)
+    assert found is not None and found.better("b") is (True if tells else None)
+    said = sentence("b", "a", found, {"a": 1, "b": 1})
+    assert ("cannot be told from a by so few (difference −4.67" in said) is not tells
 
 
 def test_a_value_that_is_no_number_decides_nothing():
