@@ -34,11 +34,11 @@ SMALL = [
     "training.pretrain.checkpoint_steps=100",
     "training.instruct.max_steps=1",
     "training.instruct.batch_sequences=2",
-    "evaluation.max_generated=4",
-    "evaluation.max_answer_tokens=24",
+    "evaluation.max_generated=2",
+    "evaluation.max_answer_tokens=12",
     "evaluation.rotations=1",
     "evaluation.general.max_characters=400",
-    "retrieval.max_questions=3",
+    "retrieval.max_questions=2",
     "gate.minimum_questions=4",
     "gate.losses={semscore.mean: 2}",
 ]
@@ -74,7 +74,7 @@ def run(
         text=True,
         env=os.environ | environment,
         cwd=ROOT,
-        timeout=900,
+        timeout=1800,
     )
 
 
