@@ -22,7 +22,16 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from telellm.entries import stays_below
 from telellm.store import TornOutput
 
+
+def _member(owner: Any, name: Any) -> Any:
+    """Return a member of the one enumeration; Python 3.11's first releases write it as `getattr`."""
+    if owner is not parts._MEM_FORMAT_ENCODING or not isinstance(name, str):
+        raise pickle.UnpicklingError("it names builtins.getattr")
+    return parts._MEM_FORMAT_ENCODING[name]
+
+
 CLASSES: dict[tuple[str, str], Any] = {
+    ("builtins", "getattr"): _member,
     **{
         (parts.__name__, name): getattr(parts, name)
         for name in (

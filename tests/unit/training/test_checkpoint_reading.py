@@ -1,5 +1,6 @@
 """Checkpoints that somebody changed in the store: nothing in them is run, whatever their digests say."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from telellm.store import TornOutput
-from telellm.training.checkpoint_reading import read_checkpoint
+from telellm.training.checkpoint_reading import _TableOfContents, read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -91,3 +92,13 @@ def test_a_tensors_file_that_is_cut_off_is_a_torn_output(state: dict[str, Any], 
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(TornOutput, match="it cannot be read"):
         load_from(folder, state)
+
+
+def test_a_member_of_the_enumeration_is_read_as_python_3_11_2_writes_it_and_nothing_else_is_got() -> None:
+    table = b"cbuiltins\ngetattr\n(ctorch.distributed.checkpoint.metadata\n%s\nS'%s'\ntR."
+    read = _TableOfContents
+    member = read(io.BytesIO(table % (b"_MEM_FORMAT_ENCODING", b"TORCH_PRESERVE_FORMAT"))).load()
+    assert member.name == "TORCH_PRESERVE_FORMAT"
+    for owner, name in ((b"_MEM_FORMAT_ENCODING", b"__class__"), (b"Metadata", b"__init__")):
+        with pytest.raises((pickle.UnpicklingError, KeyError)):
+            read(io.BytesIO(table % (owner, name))).load()
