@@ -3,12 +3,21 @@
 import fcntl
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from telellm.store import MANIFEST, Store, StoreUnavailable, TornOutput, explained, inside, replacing, sha256_file
+from telellm.store import (
+    MANIFEST,
+    Store,
+    StoreUnavailable,
+    TornOutput,
+    beside,
+    explained,
+    inside,
+    replacing,
+    sha256_file,
+)
 
 
 class DirectoryStore(Store):
@@ -51,7 +60,7 @@ class DirectoryStore(Store):
             if expected is not None:
                 self.write(key, data)
                 return True
-            temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.part")
+            temporary = beside(target)
             try:
                 temporary.write_bytes(data)
                 os.link(temporary, target)
@@ -77,7 +86,7 @@ class DirectoryStore(Store):
         """Link the file where the file system can, else copy it."""
         source, place = self._path(key), self._path(target)
         with _folder(place):
-            temporary = place.with_name(f".{place.name[:80]}.{uuid.uuid4().hex}.part")
+            temporary = beside(place)
             try:
                 os.link(source, temporary)
                 temporary.replace(place)

@@ -227,10 +227,15 @@ def inside(key: str) -> str:
     return key
 
 
+def beside(target: Path) -> Path:
+    """Return a path in the same folder for what is to take a file's place; a listing of the store leaves it out."""
+    return target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.part")
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give a temporary path beside `target` that becomes it, if nothing fails; a full disk is one clear error."""
-    temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.part")
+    temporary = beside(target)
     try:
         yield temporary
         with temporary.open("rb+") as stream:

@@ -20,6 +20,7 @@ from telellm.evaluation.texts import Text, cut, measure_texts, text_rows
 from telellm.lm.client import cut_before
 from telellm.progress import Progress
 from telellm.recipe import Literature
+from telellm.recipe.evaluation import COMPLETED_TOKENS
 from telellm.records import CATEGORIES, Document
 from telellm.stage import Output
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 LITERATURE = "literature"
 TERMS, EQUATIONS, NEXT = f"{LITERATURE}.terms", f"{LITERATURE}.equations", f"{LITERATURE}.next_sentence"
 SPLIT = "held-out"
-TERM_TOKENS, EQUATION_TOKENS = 12, 64
-"""Longest completions."""
 SPACES = re.compile(r"\\[,;:! ]|\\q?quad\b|\\(?:left|right|displaystyle|limits|nolimits)(?![a-zA-Z])|[\s~]")
 
 
@@ -49,8 +48,8 @@ class Unseen:
     def blanks(self) -> Iterator[tuple[str, Sequence[Blank], int, Sequence[str]]]:
         """Yield what is completed: the task, its blanks, the most tokens of a completion, and what ends one."""
         for task, blanks, most, stop in (
-            (TERMS, self.terms, TERM_TOKENS, ()),
-            (EQUATIONS, self.equations, EQUATION_TOKENS, ("$", "\n\n")),
+            (TERMS, self.terms, COMPLETED_TOKENS["terms"], ()),
+            (EQUATIONS, self.equations, COMPLETED_TOKENS["equations"], ("$", "\n\n")),
         ):
             if blanks:
                 yield task, blanks, most, stop

@@ -39,6 +39,11 @@ LARGEST_UNTOLD = 2**26
 GIT_DIGEST = re.compile("[0-9a-f]{40}")
 
 
+def no_hub_name(name: str) -> RecipeError:
+    """Return what is said of a model's name that is none of those that can be opened."""
+    return RecipeError(f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf')
+
+
 def copy_from_hub(
     name: str, revision: str, store: Store, place: str, about: Mapping[str, Any], progress: Progress | None = None
 ) -> None:
@@ -48,9 +53,7 @@ def copy_from_hub(
     account, and `StageFailed` where it does not answer or a file is not what the hub says it is.
     """
     if not NAME.fullmatch(name):
-        raise RecipeError(
-            f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
-        )
+        raise no_hub_name(name)
     commit, listed = _listed(name, revision)
     wanted = {file: entry for file, entry in listed.items() if any(fnmatch(file, pattern) for pattern in FILES)}
     wanted.pop(MANIFEST, None)  # some models bring one: it would make the model seem whole before it is

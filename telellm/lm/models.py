@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from telellm.entries import stays_below
-from telellm.lm.hub import FILES, copy_from_hub
+from telellm.lm.hub import FILES, copy_from_hub, no_hub_name
 from telellm.progress import Progress
 from telellm.recipe import RecipeError
 from telellm.store import MANIFEST, InvalidStore, Store, TornOutput, alone, cache_directory, sha256_file
@@ -180,9 +180,7 @@ def _from_hub(name: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
     except HFValidationError as error:
-        raise RecipeError(
-            f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
-        ) from error
+        raise no_hub_name(name) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise RecipeError(
             f'model: "{name}" is not a folder here, and the hub ({os.environ.get("HF_ENDPOINT", "default")}) '

@@ -10,14 +10,13 @@ from telellm.plan.shape import Shape, read_shape
 from telellm.plan.texts import BYTES_PER_TOKEN, Texts
 from telellm.plan.work import Work
 from telellm.recipe import LanguageModel, Recipe, RecipeError
+from telellm.recipe.evaluation import COMPLETED_TOKENS
 
 TOKENS_PER_WORD = 1.4
 PROMPT_TOKENS = {"screen": 120, "question": 350, "check": 150, "answer": 40, "judge": 150, "choice": 120}
 """Instructions and examples around what is asked about."""
 GENERAL_TOKENS = {"hellaswag": 200}
 """Prompt and options of a question of general ability, where they are not those of multiple choice."""
-COMPLETED_TOKENS = {"terms": 12, "equations": 64}
-"""What is written, at most, to complete a passage of literature."""
 SENTENCE_TOKENS = 40
 """A sentence among which the next one is chosen."""
 QUESTION_TOKENS = 120

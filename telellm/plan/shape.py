@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from telellm.lm.hub import no_hub_name
 from telellm.lm.models import conversion_of, find_local
 from telellm.lm.without_weights import build_without_weights
 from telellm.recipe import Lora, RecipeError
@@ -146,9 +147,7 @@ def hub_config(name: str, revision: str) -> bytes:
             _reach(constants.ENDPOINT)
         return Path(hf_hub_download(name, "config.json", revision=revision)).read_bytes()
     except HFValidationError as error:
-        raise RecipeError(
-            f'model: "{name}" is neither a folder nor a hub name (owner/name), package:MODULE/FILE or .gguf'
-        ) from error
+        raise no_hub_name(name) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise RecipeError(
             f'model: "{name}" is not on this machine, and its config.json is needed to count its parameters: '

@@ -26,6 +26,8 @@ SCORES = (
     "literature.next_sentence.accuracy",
 )
 """Scores of models that every recipe may ask for; benchmarks have others, by their names."""
+COMPLETED_TOKENS = {"terms": 12, "equations": 64}
+"""What is written, at most, to complete a passage of literature (tokens)."""
 MetricName = Literal["answer_perplexity", "semscore", "llm_eval", "general", "literature"]
 METRICS: tuple[str, ...] = get_args(MetricName)
 """What `evaluation.metrics` may name; the names of its scores begin so."""
