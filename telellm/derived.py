@@ -7,12 +7,12 @@ output that was made of them names these folders, so retention keeps them as lon
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from telellm.manifest import find_finished
 from telellm.stage import Context, Output, digest_of, end_with_parent, workspace
-from telellm.store import PARALLEL_TRANSFERS, Store
+from telellm.store import Store
 
 FILE = "derived"
 Make = Callable[[Path, Path], None]
@@ -29,8 +29,7 @@ def derive(context: Context, source: Output, stage: str, make: Make, what: str) 
     places = {
         name: f"stages/{stage}/shards/{digest_of(what, source.manifest['files'][name]['sha256'])}" for name in names
     }
-    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-        kept = dict(zip(names, pool.map(lambda name: _kept(store, places[name]), names), strict=True))
+    kept = dict(zip(names, store.each(lambda name: _kept(store, places[name]), names), strict=True))
     context.progress.start(len(names), "files")
     missing = [name for name in names if kept[name] is None]
     context.progress.advance(len(names) - len(missing))

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -182,8 +181,7 @@ def _gather(store: Store, files: Mapping[str, Any], prefix: str) -> dict[str, An
     """Put the shards' files into one folder too: an output with a place of its own is whole there."""
     store.delete(prefix)  # what an earlier try left
     try:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: store.copy(files[name]["key"], f"{prefix}/{name}"), files))
+        store.each(lambda name: store.copy(files[name]["key"], f"{prefix}/{name}"), files)
     except FileNotFoundError as error:
         raise TornOutput(
             f"{store.uri}/{error.args[0]} is in a manifest but not in the store; run the stage that makes it again"

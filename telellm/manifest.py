@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from telellm import __version__
@@ -88,8 +87,7 @@ def find_finished(store: Store, prefix: str) -> dict[str, Any] | None:
     keys = [entry.get("key", f"{prefix}/{name}") for name, entry in manifest["files"].items()]
     if len(keys) <= 4:  # a shard: many of them are looked at side by side
         return manifest if all(map(store.exists, keys)) else None
-    with ThreadPoolExecutor(8) as pool:
-        return manifest if all(pool.map(store.exists, keys)) else None
+    return manifest if all(store.each(store.exists, keys)) else None
 
 
 def finished_note(manifest: Mapping[str, Any]) -> str:

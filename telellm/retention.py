@@ -12,7 +12,6 @@ by what an object says of itself.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import PurePosixPath
@@ -23,7 +22,7 @@ from telellm.recipe import Retention
 from telellm.registry import production, versions
 from telellm.reuse import forget_versions
 from telellm.stage import MANIFEST_VERSION, digest_of, read_note
-from telellm.store import MANIFEST, PARALLEL_TRANSFERS, Store, TornOutput
+from telellm.store import MANIFEST, Store, TornOutput
 
 
 @dataclass
@@ -122,15 +121,14 @@ def _used(store: Store, gone: Set[str]) -> set[str]:
     notes = [key for key in notes if "/".join(key.split("/")[:2]) not in gone]
     manifests = [key for key in store.list("models") if key.count("/") == 3 and key.endswith(f"/{MANIFEST}")]
     manifests = [key for key in manifests if key.removesuffix(f"/{MANIFEST}") not in gone]
-    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:  # of a bucket, each takes some milliseconds
-        read = pool.map(lambda key: read_note(store, key), notes)
-        named = [(str(note["output"]), note["manifest"]) for note in read if note]
-        kept = [(key, version) for key, version in zip(manifests, pool.map(store.read_json, manifests), strict=True)]
-        places = {place for key, version in kept if version for place in _outputs_of(store, key, version)}
-        places -= {place for place, _ in named}
-        named += [
-            (place, manifest or {}) for place, manifest in zip(places, pool.map(store.manifest, places), strict=True)
-        ]
+    read = store.each(lambda key: read_note(store, key), notes)
+    named = [(str(note["output"]), note["manifest"]) for note in read if note]
+    kept = zip(manifests, store.each(store.read_json, manifests), strict=True)
+    places = {place for key, version in kept if version for place in _outputs_of(store, key, version)}
+    others = sorted(places - {place for place, _ in named})
+    named += [
+        (place, manifest or {}) for place, manifest in zip(others, store.each(store.manifest, others), strict=True)
+    ]
     return set().union(*(_named(place, manifest) for place, manifest in named))
 
 

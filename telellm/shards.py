@@ -4,7 +4,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +71,8 @@ def run_shards(
             made = _run_shard(stage, context.recipe, store, context.run, task, context.progress, note)
             found[task.part.name] = made
     else:
+        import pyarrow.parquet  # noqa: F401  # once here, for all workers
+
         text = context.recipe.to_yaml()
         context.progress.start(len(parts), "shards")
         context.progress.advance(len(parts) - len(todo))
@@ -99,10 +101,9 @@ def finished_shards(
     stage: Stage, store: Store, parts: list[Shard], keys: Mapping[str, str]
 ) -> dict[str, dict[str, Any] | None]:
     """Return each shard's manifest, or None where it is not done."""
-    with ThreadPoolExecutor(8) as pool:
-        places = (f"stages/{stage.name}/shards/{keys[part.name]}" for part in parts)
-        manifests = pool.map(lambda place: find_finished(store, place), places)
-        return dict(zip((part.name for part in parts), manifests, strict=True))
+    names = [part.name for part in parts]
+    found = store.each(lambda name: find_finished(store, f"stages/{stage.name}/shards/{keys[name]}"), names)
+    return dict(zip(names, found, strict=True))
 
 
 def _run_shard(

@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from telellm.corpus.ingest import SHARD_BYTES, _within, divide, find_units, ingest, reader_for
+from telellm.corpus.ingest import _within, divide, ingest, reader_for
+from telellm.corpus.units import SHARD_BYTES, find_units
 from telellm.execution import execute
 from telellm.progress import Progress
 from telellm.recipe import Recipe, RecipeError, Source, parse
@@ -59,7 +61,8 @@ def shards_of(recipe: Recipe, folder: Path) -> list[Shard]:
 
 def units_of(path: str | Path) -> dict[str, int]:
     source = Source(category="arxiv", path=str(path))  # type: ignore[call-arg]
-    return {unit.name: len(unit.keys) for unit in find_units("one", source)}
+    with tempfile.TemporaryDirectory() as store:
+        return {unit.name: len(unit.keys) for unit in find_units(Store.open(store), "one", source)}
 
 
 def test_every_sample_comes_out_under_its_name(samples: Any) -> None:
@@ -173,10 +176,20 @@ def test_a_bad_file_is_a_reject_and_the_run_goes_on(tmp_path: Path) -> None:
     assert found["picture.png"] == "unknown format"
 
 
+def test_a_file_may_be_called_anything(tmp_path: Path) -> None:
+    names = ["\udcfcber.md", "\udcfdber.md", "new\nline.md", "a b.md"]  # the first as Latin-1 has them
+    raw = write(tmp_path / "raw", {name: f"# Cells\n\n{WORDS}{number}" for number, name in enumerate(names)})
+    output = run(ingest, recipe_for(raw, "standard"), Store.open(str(tmp_path / "store")))
+    assert rejects(output) == []
+    found = {item.fields["file_name"] for item in documents(output)}
+    assert found == {"\\xfcber.md", "\\xfdber.md", "new\nline.md", "a b.md"}
+    assert len({item.id for item in documents(output)}) == 4
+
+
 def test_a_file_that_is_gone_when_its_turn_comes_is_a_reject(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw", {"good.md": WORDS, "gone.md": WORDS})
     recipe = recipe_for(raw, "standard")
-    units = find_units("one", recipe.sources["one"])
+    units = find_units(Store.open(str(tmp_path)), "one", recipe.sources["one"])
     (raw / "gone.md").unlink()
     silent = Progress("ingest", lambda event: None)
     context = Context(recipe, Store.open(str(tmp_path)), "r", tmp_path, silent, "k", content=units)
