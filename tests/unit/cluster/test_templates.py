@@ -168,3 +168,15 @@ def test_a_table_of_images_that_is_none_is_refused_with_its_file(tmp_path, text,
     (tmp_path / "images.yaml").write_text(text)
     with pytest.raises(RecipeError, match=f"images.yaml: {said}"):
         pytorch_job(WORK, wrong)
+
+
+def test_a_pod_that_scores_may_read_benchmarks_and_the_hub_and_ask_a_model():
+    (container,) = yaml.safe_load((SHIPPED / "shards.yaml").read_text())["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one}
+    assert {name: secret["name"] for name, secret in given.items()} == {
+        "OPENAI_API_KEY": "telellm-lm",
+        "TELEQNA_PASSWORD": "telellm-benchmarks",
+        "HF_TOKEN": "telellm-hub",
+        "HF_ENDPOINT": "telellm-hub",
+    }
+    assert all(secret["optional"] for secret in given.values())
