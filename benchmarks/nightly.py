@@ -1,9 +1,10 @@
 """What a night costs that brings nothing new, and one that brings a hundredth, against building the corpus anew.
 
-    python benchmarks/nightly.py [--numbers 10000 100000] [--folder FOLDER]
+    python benchmarks/nightly.py [--numbers 10000 100000] [--trusted] [--scattered] [--folder FOLDER]
 
 The documents are text files of some 250 words each, in folders of a thousand, all different, as `sources` with a
-category that is screened; the new ones have names in a row after the others, as papers by number have. A server on this
+category that is screened; the new ones have names in a row after the others, as papers by number have, or lie among
+them, as new versions of specifications do (`--scattered`). A server on this
 machine answers every question at once, so what is measured is the platform's own work, from the night's start to the
 question whether there is news: ingest, clean, screen, deduplicate, decontaminate. Seconds are the processor's, of all
 processes but the server's: they do not depend on who else uses the machine. Memory is the largest resident size of any
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--numbers", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--trusted", action="store_true", help="no document is asked about: a large corpus takes long")
+    parser.add_argument("--scattered", action="store_true", help="the new documents' names lie among the others")
     parser.add_argument("--folder", type=Path, help="default: a temporary one")
     parser.add_argument("--night", nargs=3, metavar=("RECIPE", "STORE", "NUMBER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -57,7 +59,7 @@ def main() -> None:
     assert server.stdout is not None
     endpoint = server.stdout.readline().strip()
     try:
-        found = {number: measure(number, endpoint, options.folder, options.trusted) for number in options.numbers}
+        found = {number: measure(number, endpoint, options) for number in options.numbers}
     finally:
         server.kill()
     rows = [("documents", "build", "unchanged", "1 % new", "of a build", "MiB unchanged", "MiB new", "MiB build")]
@@ -68,25 +70,26 @@ def main() -> None:
         rows.append((f"{number:,}", *seconds, share, *(str(part["peak_rss_mib"]) for part in (same, new, build))))
     print(record.table(rows))
     record.write(
-        "nightly-trusted" if options.trusted else "nightly",
+        "-".join(["nightly", *["trusted"] * options.trusted, *["scattered"] * options.scattered]),
         {"documents": {str(number): figures for number, figures in found.items()}},
     )
 
 
-def measure(number: int, endpoint: str, folder: Path | None, trusted: bool) -> dict[str, Any]:
+def measure(number: int, endpoint: str, options: argparse.Namespace) -> dict[str, Any]:
     """Build a corpus of so many documents, then a night without news, and one with a hundredth of new documents."""
-    work = Path(tempfile.mkdtemp(prefix="telellm-nightly-", dir=folder))
+    work = Path(tempfile.mkdtemp(prefix="telellm-nightly-", dir=options.folder))
     try:
         chance = random.Random(number)
         for each in range(number):
             write(work / "raw", each, chance)
         recipe = work / "recipe.yaml"
-        recipe.write_text(RECIPE.format(endpoint=endpoint, raw=work / "raw", trusted=["web"] * trusted))
+        recipe.write_text(RECIPE.format(endpoint=endpoint, raw=work / "raw", trusted=["web"] * options.trusted))
         figures: dict[str, Any] = {}
         for turn, name in enumerate(("build", "unchanged", "new")):
             if name == "new":
-                for each in range(number, number + number // 100):
-                    write(work / "raw", each, chance)
+                beside = chance.sample(range(number), number // 100) if options.scattered else []
+                for each in beside or range(number, number + number // 100):
+                    write(work / "raw", each, chance, version="-2" * options.scattered)
             command = [sys.executable, __file__, "--night", str(recipe), str(work / "store"), str(turn)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             figures[name] = json.loads(done.stdout.splitlines()[-1])
@@ -96,9 +99,9 @@ def measure(number: int, endpoint: str, folder: Path | None, trusted: bool) -> d
         shutil.rmtree(work)
 
 
-def write(folder: Path, number: int, chance: random.Random) -> None:
+def write(folder: Path, number: int, chance: random.Random, version: str = "") -> None:
     """Write one document."""
-    path = folder / f"{number // 1000:04}" / f"{number:07}.txt"
+    path = folder / f"{number // 1000:04}" / f"{number:07}{version}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     sentences = []
     for _ in range(25):
