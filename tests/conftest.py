@@ -22,6 +22,9 @@ from telellm.recipe import Recipe, parse
 from telellm.store import Store
 from tests.language_model_server import LanguageModelServer
 
+# several processes share few cores here: one that waits for its threads must not keep a core busy with that
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 settings.register_profile("telellm", deadline=None, max_examples=50)
 settings.load_profile("telellm")
 

@@ -34,6 +34,10 @@ def completion(text: str, logprobs: list[tuple[str, float]] | None = None) -> An
     }
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512  # of more than these, who connects at the same moment is left to try again a second later
+
+
 class LanguageModelServer:
     """An HTTP server that speaks the protocol and answers with what a function says."""
 
@@ -74,7 +78,7 @@ class LanguageModelServer:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
