@@ -88,7 +88,7 @@ def test_a_pod_without_enough_memory_is_said_to_be_one(cluster: Cluster, new_run
 def test_a_job_that_is_suspended_waits_in_the_queue_and_not_in_the_run(
     cluster: Cluster, new_run: NewRun, packed: tuple[Store, str]
 ) -> None:
-    store, run = new_run("cluster.queue=nights", "cluster.run_seconds=14", "training.pretrain.max_steps=10")
+    store, run = new_run("cluster.queue=nights", "cluster.run_seconds=30", "training.pretrain.max_steps=10")
     process = cluster.stage("pretrain", run, packed=copy_output(*packed, store))
     (job,) = process.until("the job is there", lambda: cluster.get("pytorchjobs"))
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nights"
@@ -99,7 +99,7 @@ def test_a_job_that_is_suspended_waits_in_the_queue_and_not_in_the_run(
 
     suspend(True)
     process.until("its pods are gone", lambda: not cluster.pods())
-    process.until("it says so", lambda: re.search(r"waits 0:(1[5-9]|2\d): nights: .* is suspended", process.said()))
+    process.until("it says so", lambda: re.search(r"waits 0:(3[1-9]|4\d): nights: .* is suspended", process.said()))
     suspend(False)
     process.end()
     assert list(losses(store, "run", "pretrain")) == list(range(1, 11))
