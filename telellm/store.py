@@ -185,7 +185,7 @@ class Store(ABC):
 
     def write_json(self, key: str, value: Mapping[str, Any]) -> None:
         """Write a JSON object."""
-        self.write(key, readable_json(value).encode())
+        self.write(key, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True).encode())
 
     def manifest(self, prefix: str) -> dict[str, Any] | None:
         """Return the manifest of a finished output, or None: what has no manifest is not there.
@@ -225,18 +225,6 @@ class Store(ABC):
         whole = {**manifest, "files": files}
         self.write_json(f"{prefix}/{MANIFEST}", whole)
         return whole
-
-
-def readable_json(value: Any, levels: int = 2) -> str:
-    """Return JSON with a line for each entry of the outer objects; many times as quick as an indent at every level."""
-    if not levels or not isinstance(value, Mapping) or not value:
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    indent = " " * (3 - levels)
-    lines = (
-        f"{indent}{json.dumps(str(key), ensure_ascii=False)}: {readable_json(value[key], levels - 1)}"
-        for key in sorted(value, key=str)
-    )
-    return "{\n" + ",\n".join(lines) + f"\n{indent[1:]}}}"
 
 
 def inside(key: str) -> str:
